@@ -1,0 +1,25 @@
+# train · test, each in .venv with the exact lock installed; `make lock` makes the lock anew.
+PYTHON ?= python3
+
+train: .venv/lock
+	.venv/bin/python train_encrypted.py $(ARGS)
+
+test: .venv/lock
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/pytest $(ARGS)
+
+.venv/lock: requirements.txt
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install --no-deps -r requirements.txt
+	cp requirements.txt $@
+
+lock:
+	{ echo "# Install: pip install --no-deps -r requirements.txt"; \
+	  echo "# The exact lock of requirements.in, made anew by \`make lock\` (needs uv)."; \
+	  uv pip compile requirements.in --override requirements.in --universal --python-version 3.11 \
+	    --generate-hashes --no-header --no-annotate --quiet --no-emit-package cuda-toolkit; \
+	} > requirements.new
+	mv requirements.new requirements.txt
+
+.PHONY: train test lock

@@ -1,0 +1,84 @@
+"""Command-line arguments that can only give a wrong result are refused here, in one line."""
+
+import argparse
+import math
+import sys
+
+from smpc import compat, mnist
+
+# Decimal digits of fixed precision that each protocol can compute with. Fewer than two round every
+# weight of the first layer, at most 1/28, to 0. With more than the most, `snn` and `fss` go wrong:
+# they divide each share on its own, which errs by 2^64 / 10^digits with probability |x| / 2^64 an
+# element, x being a product before it is divided, so on the scale of 10^(2 * digits).
+PRECISIONS = {"snn": range(2, 6), "fss": range(2, 6)}
+
+
+def fail(message):
+    """End the program with one line on stderr and exit status 2."""
+    print(f"train_encrypted.py: error: {message}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+class Parser(argparse.ArgumentParser):
+    """An `argparse.ArgumentParser` whose errors are one line, without the usage before it."""
+
+    def __init__(self, description):
+        super().__init__(
+            description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        )
+
+    def error(self, message):
+        """Called by argparse for whatever it cannot parse."""
+        fail(message)
+
+
+def positive(kind):
+    """An argparse type: `kind` is int or float; the value is finite and above 0."""
+
+    def parse(text):
+        value = kind(text)
+        if not 0 < value < math.inf:
+            raise ValueError
+        return value
+
+    parse.__name__ = f"positive {kind.__name__}"  # for "invalid positive int value: '0'"
+    return parse
+
+
+def check(args):
+    """Refuse arguments that are each well-formed and cannot be computed with.
+
+    Args:
+        args: the namespace of `train_encrypted.parse_arguments`.
+    Returns:
+        the same.
+    """
+    for name, items, available, batch_size in (
+        ("train", args.n_train_items, mnist.N_TRAIN, args.batch_size),
+        ("test", args.n_test_items, mnist.N_TEST, args.test_batch_size),
+    ):
+        if items > available:
+            fail(f"--n-{name}-items {items}: MNIST has {available}")
+        if batch_size > items:
+            fail(f"a {name} batch of {batch_size} is larger than the {items} {name} items")
+    if not 0 <= args.seed < 2**63:
+        fail(f"--seed {args.seed}: use 0 to 2^63 - 1")
+    if args.protocol == "fss" and not compat.fss_is_available():
+        fail("--protocol fss needs shaloop, which has a wheel for x86-64 Linux alone: use another")
+    digits, allowed = args.precision_fractional, PRECISIONS[args.protocol]
+    if digits < allowed[0]:
+        fail(f"--precision-fractional {digits} rounds the weights to 0: use {allowed[0]} or more")
+    if digits > allowed[-1]:
+        fail(
+            f"--precision-fractional {digits}: products overflow the ring with {args.protocol}, "
+            f"use {allowed[-1]} or less"
+        )
+    unit = 10**-digits
+    if args.lr < unit * (1 - 1e-6):
+        fail(
+            f"--lr {args.lr:g} is 0 in fixed precision with {digits} decimal digits: "
+            f"use {unit:g} or more, or more digits"
+        )
+    if args.lr * 10 ** (2 * digits) >= 2**52:
+        fail(f"--lr {args.lr:g}: products overflow the ring with {digits} decimal digits")
+    return args

@@ -1,0 +1,141 @@
+"""What a run prints and leaves behind: its lines, tables, `run.json` and `accuracy.png`."""
+
+import importlib.metadata
+import io
+import json
+import platform
+import statistics
+import sys
+
+import matplotlib
+from tqdm import tqdm
+
+from smpc.files import write_whole
+
+matplotlib.use("Agg")
+from matplotlib import pyplot
+
+# Correct answers of 640 after each epoch, as the tutorial prints them.
+PUBLISHED = (227, 360, 401, 424, 449, 464, 469, 474, 481, 488)
+PUBLISHED_ITEMS = 640
+VERSIONS_OF = ("syft", "torch", "torchvision", "numpy", "protobuf")
+
+
+class Run:
+    """The record of one run, and its progress bar on stderr (on a terminal only).
+
+    Attributes:
+        steps: a dict for each training step: epoch, batch, items, loss (None where it was not
+            revealed) and seconds.
+        tests: a dict for each test pass: epoch, correct, items and seconds.
+        plain_steps: seconds of each plain PyTorch step taken for comparison.
+        twin: what the plain twin did, as {"losses": [...], "correct": [...]}, or None.
+        interrupted: whether the user has asked to stop; `trained` and `tested_batch` then raise
+            KeyboardInterrupt, so that a step is never left half done.
+    """
+
+    def __init__(self, arguments, n_batches):
+        self.arguments = dict(arguments)
+        self.steps, self.tests, self.plain_steps, self.twin = [], [], [], None
+        self.interrupted = False
+        self.bar = tqdm(total=n_batches, unit="batch", disable=None)
+
+    def interrupt(self, *_):
+        """A signal handler: stop after the batch that is under way."""
+        self.interrupted = True
+
+    def say(self, line):
+        """Print a line to stdout, above the progress bar if there is one."""
+        tqdm.write(line, file=sys.stdout)
+        sys.stdout.flush()
+
+    def trained(self, epoch, batch, items, loss, seconds):
+        """Record a training step."""
+        self.steps.append(
+            {"epoch": epoch, "batch": batch, "items": items, "loss": loss, "seconds": seconds}
+        )
+        self._advance()
+
+    def tested_batch(self):
+        """Count a batch of a test pass."""
+        self._advance()
+
+    def tested(self, epoch, correct, items, seconds):
+        """Record a test pass."""
+        self.tests.append({"epoch": epoch, "correct": correct, "items": items, "seconds": seconds})
+
+    def _advance(self):
+        self.bar.update()
+        if self.interrupted:
+            raise KeyboardInterrupt
+
+    def summary(self):
+        """The closing tables, as text: seconds of a batch and an item, and the accuracies."""
+        lines = []
+        if self.steps:
+            batch = statistics.median(step["seconds"] for step in self.steps)
+            item = statistics.median(step["seconds"] / step["items"] for step in self.steps)
+            lines += ["Training, median seconds    a batch     an item"]
+            lines += [f"  encrypted              {batch:10.6f}  {item:10.6f}"]
+            if self.plain_steps:
+                plain = statistics.median(self.plain_steps)
+                plain_item = plain / self.steps[0]["items"]
+                lines += [f"  plain PyTorch          {plain:10.6f}  {plain_item:10.6f}"]
+                lines += [f"  ratio                  {batch / plain:10.0f}"]
+        if self.tests:
+            lines += [
+                "",
+                "Accuracy    published    this run" + ("    plain twin" if self.twin else ""),
+            ]
+        for index, test in enumerate(self.tests):
+            published = "–"
+            if index < len(PUBLISHED):
+                published = _percent(PUBLISHED[index], PUBLISHED_ITEMS)
+            here = _percent(test["correct"], test["items"])
+            line = f"  epoch {test['epoch']:<3}{published:>10}{here:>12}"
+            if self.twin:
+                line += f"{_percent(self.twin['correct'][index], test['items']):>14}"
+            lines.append(line)
+        return "\n".join(lines)
+
+    def save(self, folder):
+        """Write `run.json` to `folder`, and `accuracy.png` once there is a test pass."""
+        record = {
+            "arguments": self.arguments,
+            "versions": {"python": platform.python_version()}
+            | {name: importlib.metadata.version(name) for name in VERSIONS_OF},
+            "interrupted": self.interrupted,
+            "steps": self.steps,
+            "tests": self.tests,
+            "plain_steps": self.plain_steps,
+            "plain_twin": self.twin,
+        }
+        text = json.dumps(record, indent=1, ensure_ascii=False)
+        write_whole(folder / "run.json", text.encode())
+        if self.tests:
+            write_whole(folder / "accuracy.png", self._figure())
+
+    def _figure(self):
+        """The published curve and this run's (and the twin's), as the bytes of a PNG."""
+        epochs = [test["epoch"] for test in self.tests]
+        items = self.tests[0]["items"]
+        curves = [
+            ("published, 2020", "o--", range(1, 11), PUBLISHED, PUBLISHED_ITEMS),
+            ("this run", "s-", epochs, [test["correct"] for test in self.tests], items),
+        ]
+        if self.twin:
+            curves.append(("plain twin", "^:", epochs, self.twin["correct"], items))
+        figure, axes = pyplot.subplots(figsize=(7, 4.2), layout="constrained")
+        for label, style, x, correct, of in curves:
+            axes.plot(x, [100 * n / of for n in correct], style, label=label)
+        axes.set(xlabel="epoch", ylabel="correct test items (%)", ylim=(0, 100))
+        axes.grid(alpha=0.3)
+        axes.legend(loc="lower right")
+        png = io.BytesIO()
+        figure.savefig(png, format="png")
+        pyplot.close(figure)
+        return png.getvalue()
+
+
+def _percent(correct, items):
+    return f"{100 * correct / items:.1f}%"

@@ -1,0 +1,47 @@
+"""The three parties, for the tests that run in this process."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from smpc import compat
+
+compat.prepare()
+
+import syft  # noqa: E402
+import torch  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def parties():
+    """syft's hook on torch, two workers and a crypto provider."""
+    hook = syft.TorchHook(torch)
+    torch.set_num_threads(1)
+    worker1, worker2, crypto_provider = (
+        syft.VirtualWorker(hook, id=name) for name in ("worker1", "worker2", "crypto_provider")
+    )
+    return SimpleNamespace(workers=(worker1, worker2), crypto_provider=crypto_provider)
+
+
+@pytest.fixture(scope="session")
+def share(parties):
+    """share(values, protocol) -> a secret-shared, fixed-precision tensor with gradients."""
+
+    def share(values, protocol, **kwargs):
+        return (
+            torch.as_tensor(values)
+            .fix_precision(**kwargs)
+            .share(
+                *parties.workers,
+                crypto_provider=parties.crypto_provider,
+                protocol=protocol,
+                requires_grad=True,
+            )
+        )
+
+    return share
+
+
+def reveal(tensor):
+    """The float value of a shared tensor, which stays shared."""
+    return tensor.copy().get().float_precision()

@@ -1,0 +1,138 @@
+"""Bad input: one clear line on stderr, exit status 2, no traceback, nothing half-written."""
+
+import importlib
+import os
+import pathlib
+import shutil
+
+import pytest
+
+from smpc import arguments, mnist
+
+PACKED = pathlib.Path("data/MNIST/raw")
+
+
+@pytest.fixture(scope="module")
+def script(parties):
+    return importlib.import_module("train_encrypted")
+
+
+@pytest.fixture
+def run(script, monkeypatch, capsys):
+    """run(*arguments) -> the line on stderr of a run that ends with status 2."""
+
+    def run(*values):
+        monkeypatch.setattr("sys.argv", ["train_encrypted.py", *map(str, values)])
+        with pytest.raises(SystemExit) as ended:
+            script.main()
+        assert ended.value.code == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.startswith("train_encrypted.py: error: ")
+        assert err.count("\n") == 1
+        return err
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        *(
+            ([option, value], f"{option}: invalid positive")
+            for option in (
+                *("--epochs", "--n-train-items", "--n-test-items", "--batch-size", "--lr"),
+                *("--test-batch-size", "--log-interval"),
+            )
+            for value in ("0", "-1", "many", "nan")
+        ),
+        (["--lr", "inf"], "--lr: invalid positive"),
+        (["--n-train-items", 60001], "MNIST has 60000"),
+        (["--n-test-items", 10001], "MNIST has 10000"),
+        (["--batch-size", 641], "a train batch of 641 is larger than the 640 train items"),
+        (["--test-batch-size", 641], "a test batch of 641 is larger than the 640 test items"),
+        (["--lr", 0.0001], "--lr 0.0001 is 0 in fixed precision with 3 decimal digits"),
+        (["--lr", 1e30], "products overflow the ring"),
+        (["--precision-fractional", 1], "rounds the weights to 0: use 2 or more"),
+        (["--precision-fractional", -1], "rounds the weights to 0: use 2 or more"),
+        (["--precision-fractional", 9], "products overflow the ring with snn"),
+        (["--precision-fractional", 99], "products overflow the ring with snn"),
+        (["--seed", -1], "--seed -1: use 0 to 2^63 - 1"),
+        (["--protocol", "bgw"], "--protocol: invalid choice: 'bgw'"),
+        (["--activation", "gelu"], "--activation: invalid choice: 'gelu'"),
+        (["--data-dir", "nowhere"], "train-images-idx3-ubyte.gz is missing"),
+        (["--colour"], "unrecognized arguments: --colour"),
+    ],
+)
+def test_arguments(run, tmp_path, values, message):
+    out = tmp_path / "results"
+    assert message in run("--out", out, *values)
+    assert not out.exists()
+
+
+def test_the_least_learning_rate_is_accepted(script):
+    assert script.parse_arguments(["--lr", "0.001"]).lr == 0.001
+
+
+@pytest.fixture
+def copied(tmp_path):
+    """A copy of the packed data, to damage."""
+    raw = tmp_path / "data" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name in mnist.SHA256:
+        shutil.copy(PACKED / f"{name}.gz", raw)
+    return raw
+
+
+def truncate(file):
+    file.write_bytes(file.read_bytes()[:-1000])
+
+
+def not_gzip(file):
+    file.write_bytes(b"<html>404</html>")
+
+
+def another_file(file):
+    shutil.copy(file.with_name("t10k-labels-idx1-ubyte.gz"), file)
+
+
+@pytest.mark.parametrize("damage", [truncate, not_gzip, another_file])
+def test_damaged_data(run, copied, tmp_path, damage):
+    file = copied / "t10k-images-idx3-ubyte.gz"
+    damage(file)
+    error = run("--data-dir", tmp_path / "data", "--out", tmp_path / "results")
+    assert f"{file} is damaged" in error
+    assert not (copied / "t10k-images-idx3-ubyte").exists()
+    assert not (tmp_path / "results").exists()
+
+
+def test_damaged_unpacked_data(run, copied, tmp_path):
+    file = copied / "t10k-labels-idx1-ubyte"
+    file.write_bytes(b"mine")
+    error = run("--data-dir", tmp_path / "data", "--out", tmp_path / "results")
+    assert f"{file} is damaged (wrong SHA-256): delete it" in error
+    assert file.read_bytes() == b"mine", "what may be the user's is not overwritten"
+
+
+def test_unpacked_data_needs_no_packed_file(copied, tmp_path):
+    mnist.prepare(tmp_path / "data")
+    for name in mnist.SHA256:
+        (copied / f"{name}.gz").unlink()
+    mnist.prepare(tmp_path / "data")
+
+
+def test_out_not_writable(run, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "--out" in run("--out", tmp_path / "file")
+    assert "Not a directory" in run("--out", tmp_path / "file" / "below")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_out_read_only(run, tmp_path):
+    tmp_path.chmod(0o500)
+    assert "Permission denied" in run("--out", tmp_path / "below")
+
+
+def test_fss_without_its_hash(monkeypatch, run, tmp_path):
+    monkeypatch.setattr(arguments.compat, "fss_is_available", lambda: False)
+    assert "shaloop" in run("--protocol", "fss", "--out", tmp_path)

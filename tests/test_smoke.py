@@ -1,0 +1,87 @@
+"""The script, run as a user runs it: a process of its own, on 64 training and 64 test items."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+
+SMALL = ["--epochs", "1", "--n-train-items", "64", "--n-test-items", "64"]
+TRAIN_LINE = r"Train Epoch: 1 \[0/64 \(0%\)\]\tLoss: \d\.\d{6}\tTime: \d+\.\d{3}s"
+TEST_LINE = r"Test set: Accuracy: (\d+)\.0/64 \((\d+)%\)"
+
+
+def run(*arguments):
+    command = [sys.executable, "train_encrypted.py", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("protocol", ["snn", "fss"])
+def test_run(tmp_path, protocol):
+    result = run(*SMALL, "--protocol", protocol, "--out", tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    lines = result.stdout.split("\n")
+    assert re.fullmatch(TRAIN_LINE, lines[0])
+    assert (lines[1], lines[3]) == ("", "")
+    correct, percent = map(int, re.fullmatch(TEST_LINE, lines[2]).groups())
+    assert percent == round(100 * correct / 64)
+    for part in ("FixedPrecisionTensor>[AdditiveSharingTensor]", "-> worker2:", "crypto_provider*"):
+        assert result.stdout.count(part) == 2, "the chains of fc3.bias and of the first batch"
+    assert (tmp_path / "accuracy.png").read_bytes().startswith(b"\x89PNG")
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record["arguments"]["protocol"] == protocol
+    assert record["versions"]["syft"] == "0.2.9"
+    assert [test["correct"] for test in record["tests"]] == [correct]
+    assert [f"Loss: {step['loss']:.6f}" in lines[0] for step in record["steps"]] == [True]
+    assert not record["interrupted"]
+
+
+def test_fidelity_and_true_counts(tmp_path):
+    """The encrypted losses are the plain twin's; a last, shorter batch counts its own items."""
+    sizes = "--n-train-items 40 --batch-size 16 --n-test-items 20 --test-batch-size 16".split()
+    result = run("--epochs", 1, *sizes, "--plain-twin", "--out", tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert re.findall(r"\[(\d+)/40 \((\d+)%\)\]", result.stdout) == [
+        ("0", "0"),
+        ("16", "40"),
+        ("32", "80"),
+    ]
+    assert re.search(r"Accuracy: \d+\.0/20 \(\d+%\)", result.stdout)
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert [step["items"] for step in record["steps"]] == [16, 16, 8]
+    losses = [step["loss"] for step in record["steps"]]
+    assert losses == pytest.approx(record["plain_twin"]["losses"], abs=0.02)
+
+
+def test_quadratic_activation(tmp_path):
+    result = run(*SMALL, "--activation", "quadratic", "--out", tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert re.match(TRAIN_LINE, result.stdout)
+
+
+def test_interrupt(tmp_path):
+    """Ctrl-C: one line, and the results so far."""
+    command = [sys.executable, "train_encrypted.py", *SMALL, "--epochs", "99", "--out", tmp_path]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate()
+    assert process.returncode == 130
+    assert errors == f"interrupted: the results so far are in {tmp_path}/\n"
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record["interrupted"]
+    assert len(record["steps"]) >= 1
+
+
+def test_a_loss_that_left_the_ring(tmp_path):
+    """Every learning rate in range is computed with; one that makes the weights explode ends."""
+    sizes = "--n-train-items 24 --batch-size 8 --n-test-items 8 --test-batch-size 8".split()
+    result = run(*sizes, "--lr", 4e6, "--out", tmp_path)
+    assert result.returncode == 2
+    assert re.fullmatch(r"train_encrypted.py: error: .* training diverged, .*\n", result.stderr)
+    assert not list(tmp_path.iterdir())

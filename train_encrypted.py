@@ -1,0 +1,289 @@
+"""Encrypted training on MNIST: PySyft's tutorial "Part 12 bis" in one script.
+
+    python train_encrypted.py                       # the tutorial: 10 epochs on 640 items
+    python train_encrypted.py --epochs 1 --n-train-items 64 --n-test-items 64
+    python train_encrypted.py --plain-twin          # beside the same network trained in the clear
+    python train_encrypted.py --help
+
+Two workers, `worker1` and `worker2`, hold additive secret shares of the images, the labels and the
+weights of a 784-128-64-10 network; a third party, `crypto_provider`, supplies randomness. The
+network is trained with SGD on the MSE loss, in fixed precision on integers mod 2^64. Only the loss
+of each batch and the number of correct answers of each test are ever revealed.
+
+After the tutorial by Théo Ryffel, OpenMined (Apache-2.0).
+"""
+
+import copy
+import signal
+import sys
+import time
+
+from smpc import compat
+from smpc.arguments import Parser, check, fail, positive
+
+try:
+    compat.prepare()  # PySyft 0.2.9 on today's torch
+except compat.UnsupportedVersion as unsupported:
+    fail(unsupported)
+
+import syft as sy
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+import torch.optim as optim
+from torchvision import datasets, transforms
+
+from smpc import mnist, report
+from smpc.files import prepare_folder
+
+# ---- 1. Arguments: the tutorial's, each an option with the tutorial's value as its default -------
+
+# F.relu is looked up at the call: the hook replaces it
+ACTIVATIONS = {"relu": lambda x: F.relu(x), "quadratic": lambda x: x * x}
+
+
+def parse_arguments(argv=None):
+    parser = Parser(__doc__.split("\n")[0])
+    add, count = parser.add_argument, positive(int)
+    add("--epochs", type=count, default=10, help="passes over the training items")
+    # We don't use the whole dataset for efficiency purpose, but feel free to increase these numbers
+    add("--n-train-items", type=count, default=640, help="training items, of MNIST's 60,000")
+    add("--n-test-items", type=count, default=640, help="test items, of MNIST's 10,000")
+    add("--batch-size", type=count, default=64, help="training items a step")
+    add("--test-batch-size", type=count, default=64, help="test items a batch")
+    add("--lr", type=positive(float), default=0.02, help="learning rate")
+    add("--seed", type=int, default=1, help="seed of the initial weights")
+    add("--log-interval", type=count, default=1, help="reveal the loss of every so many batches")
+    add("--precision-fractional", type=int, default=3, help="decimal digits of fixed precision")
+    add("--protocol", choices=["snn", "fss"], default="snn", help="SecureNN, function sharing")
+    add("--activation", choices=list(ACTIVATIONS), default="relu", help="of the hidden layers")
+    add("--data-dir", default="./data", help="folder that holds MNIST/raw/")
+    add("--out", default="results", help="folder for run.json and accuracy.png")
+    add("--plain-twin", action="store_true", help="train the same network in the clear beside it")
+    return check(parser.parse_args(argv))
+
+
+# ---- 2. The parties, simulated in this process ---------------------------------------------------
+
+
+def connect_to_workers(hook, n_workers):
+    return [sy.VirtualWorker(hook, id=f"worker{i + 1}") for i in range(n_workers)]
+
+
+def connect_to_crypto_provider(hook):
+    return sy.VirtualWorker(hook, id="crypto_provider")
+
+
+# ---- 3. Secret-shared data -----------------------------------------------------------------------
+
+
+def get_data_loaders(args):
+    """MNIST as the tutorial reads it: two loaders of float images (B, 1, 28, 28) and labels (B)."""
+    transformation = transforms.Compose(
+        [transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))]
+    )
+
+    def loader(train, n_items, batch_size):
+        dataset = datasets.MNIST(args.data_dir, train=train, transform=transformation)
+        dataset = torch.utils.data.Subset(dataset, range(n_items))
+        return torch.utils.data.DataLoader(dataset, batch_size=batch_size)
+
+    return (
+        loader(True, args.n_train_items, args.batch_size),
+        loader(False, args.n_test_items, args.test_batch_size),
+    )
+
+
+def one_hot_of(index_tensor):
+    """Labels (B) to one-hot rows (B, 10): [0, 3] => [[1, 0, 0, 0, ...], [0, 0, 0, 1, ...]]."""
+    onehot_tensor = torch.zeros(*index_tensor.shape, 10)  # 10 classes for MNIST
+    return onehot_tensor.scatter(1, index_tensor.view(-1, 1), 1)
+
+
+def get_private_data_loaders(args, workers, crypto_provider):
+    """The data owners' part: every batch of inputs and labels, secret-shared between the workers.
+
+    Returns:
+        two lists of (data, target): for training (B, 1, 28, 28) and one-hot (B, 10), for testing
+        (B, 1, 28, 28) and labels (B). All are shares; nobody else sees the items from here on.
+    """
+
+    def secret_share(tensor):
+        """Transform to fixed precision and secret share a tensor."""
+        return tensor.fix_precision(precision_fractional=args.precision_fractional).share(
+            *workers, crypto_provider=crypto_provider, protocol=args.protocol, requires_grad=True
+        )
+
+    train_loader, test_loader = get_data_loaders(args)
+    private_train_loader = [
+        (secret_share(data), secret_share(one_hot_of(target))) for data, target in train_loader
+    ]
+    private_test_loader = [
+        (secret_share(data), secret_share(target.float())) for data, target in test_loader
+    ]
+    return private_train_loader, private_test_loader
+
+
+# ---- 4. The model --------------------------------------------------------------------------------
+
+
+class Net(nn.Module):
+    def __init__(self, activation):
+        super().__init__()
+        self.activation = activation
+        self.fc1 = nn.Linear(28 * 28, 128)
+        self.fc2 = nn.Linear(128, 64)
+        self.fc3 = nn.Linear(64, 10)
+
+    def forward(self, x):
+        x = x.view(-1, 28 * 28)  # (B, 784)
+        x = self.activation(self.fc1(x))  # (B, 128)
+        x = self.activation(self.fc2(x))  # (B, 64)
+        x = self.fc3(x)  # (B, 10)
+        return x
+
+
+# ---- 5. Training and testing ---------------------------------------------------------------------
+
+
+def train(args, model, private_train_loader, optimizer, epoch, run):
+    model.train()
+    done, n_items = 0, args.n_train_items
+    for batch_idx, (data, target) in enumerate(private_train_loader):  # <-- a private dataset now
+        start_time = time.time()
+
+        optimizer.zero_grad()
+
+        output = model(data)
+
+        # loss = F.nll_loss(output, target)  <-- not possible here
+        batch_size = output.shape[0]
+        loss = ((output - target) ** 2).sum().refresh() / batch_size
+
+        loss.backward()
+
+        optimizer.step()
+
+        revealed = None
+        if batch_idx % args.log_interval == 0:
+            revealed = loss.get().float_precision().item()
+            run.say(
+                "Train Epoch: {} [{}/{} ({:.0f}%)]\tLoss: {:.6f}\tTime: {:.3f}s".format(
+                    epoch, done, n_items, 100.0 * done / n_items, revealed, time.time() - start_time
+                )
+            )
+            # a loss that wrapped around the ring is anywhere in it; a true one is near 1
+            if not -1 < revealed < 2**52 / 10 ** (2 * args.precision_fractional):
+                raise OverflowError(f"a loss of {revealed:g}: training diverged, lower --lr")
+        run.trained(epoch, batch_idx, batch_size, revealed, time.time() - start_time)
+        done += batch_size
+
+
+def test(args, model, private_test_loader, epoch, run):
+    model.eval()
+    start_time = time.time()
+    correct = 0
+    with torch.no_grad():
+        for data, target in private_test_loader:
+            output = model(data)
+            pred = output.argmax(dim=1)
+            correct += pred.eq(target.view_as(pred)).sum()
+            run.tested_batch()
+
+    correct = correct.get().float_precision().item()
+    n_items = args.n_test_items
+    run.say(
+        "\nTest set: Accuracy: {}/{} ({:.0f}%)\n".format(
+            correct, n_items, 100.0 * correct / n_items
+        )
+    )
+    if not 0 <= correct <= n_items:
+        raise OverflowError(f"{correct:g} correct answers of {n_items}: values left the ring")
+    run.tested(epoch, correct, n_items, time.time() - start_time)
+
+
+# ---- 6. Running it, and the tutorial's discussion as a report ------------------------------------
+
+
+def train_plain_twin(args, model, epochs):
+    """The same network from the same weights on the same batches, in the clear, in float32.
+
+    Returns:
+        every loss, the correct answers after each epoch, and the seconds of each step.
+    """
+    optimizer = optim.SGD(model.parameters(), lr=args.lr)
+    train_loader, test_loader = (list(loader) for loader in get_data_loaders(args))
+    losses, correct, seconds = [], [], []
+    for _ in range(epochs):
+        for data, target in train_loader:
+            start_time = time.time()
+            optimizer.zero_grad()
+            loss = ((model(data) - one_hot_of(target)) ** 2).sum() / len(data)
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+            seconds.append(time.time() - start_time)
+        with torch.no_grad():
+            correct.append(
+                sum((model(data).argmax(dim=1) == t).sum().item() for data, t in test_loader)
+            )
+    return losses, correct, seconds
+
+
+def main():
+    args = parse_arguments()
+    try:
+        mnist.prepare(args.data_dir)
+        out = prepare_folder(args.out)
+    except mnist.DataError as error:
+        fail(error)
+    except OSError as error:
+        fail(f"--out {args.out}: {error.strerror}")
+
+    torch.manual_seed(args.seed)
+    torch.set_num_threads(1)  # the stock protocols fork a process for every core, at every product
+    hook = sy.TorchHook(torch)  # hook PyTorch to add encrypted learning
+
+    workers = connect_to_workers(hook, n_workers=2)
+    crypto_provider = connect_to_crypto_provider(hook)
+    private_train_loader, private_test_loader = get_private_data_loaders(
+        args, workers, crypto_provider
+    )
+
+    model = Net(ACTIVATIONS[args.activation])
+    twin = copy.deepcopy(model)
+    model = model.fix_precision(precision_fractional=args.precision_fractional).share(
+        *workers, crypto_provider=crypto_provider, protocol=args.protocol, requires_grad=True
+    )
+
+    optimizer = optim.SGD(model.parameters(), lr=args.lr)
+    optimizer = optimizer.fix_precision(precision_fractional=args.precision_fractional)
+
+    n_batches = args.epochs * (len(private_train_loader) + len(private_test_loader))
+    run = report.Run(vars(args), n_batches)
+    signal.signal(signal.SIGINT, run.interrupt)
+    try:
+        for epoch in range(1, args.epochs + 1):
+            train(args, model, private_train_loader, optimizer, epoch, run)
+            test(args, model, private_test_loader, epoch, run)
+    except KeyboardInterrupt:
+        run.save(out)
+        print(f"interrupted: the results so far are in {out}/", file=sys.stderr)
+        raise SystemExit(130) from None
+    except OverflowError as error:
+        fail(error)
+
+    losses, correct, run.plain_steps = train_plain_twin(
+        args, twin, args.epochs if args.plain_twin else 1
+    )
+    if args.plain_twin:
+        run.twin = {"losses": losses, "correct": correct}
+    run.save(out)
+
+    print("model.fc3.bias is", model.fc3.bias)
+    print("\nthe first batch's data is", private_train_loader[0][0])
+    print(f"\n{run.summary()}\n\nwritten: {out}/run.json and {out}/accuracy.png")
+
+
+if __name__ == "__main__":
+    main()
