@@ -11,11 +11,12 @@ test: .venv/lock
 
 .venv/lock: requirements.txt
 	$(PYTHON) -m venv .venv
+	.venv/bin/pip install pip==24.0 # later ones refuse the metadata of syft 0.2.9
 	.venv/bin/pip install --no-deps -r requirements.txt
 	cp requirements.txt $@
 
 lock:
-	{ echo "# Install: pip install --no-deps -r requirements.txt"; \
+	{ echo "# Install: pip install pip==24.0 && pip install --no-deps -r requirements.txt"; \
 	  echo "# The exact lock of requirements.in, made anew by \`make lock\` (needs uv)."; \
 	  uv pip compile requirements.in --override requirements.in --universal --python-version 3.11 \
 	    --generate-hashes --no-header --no-annotate --quiet --no-emit-package cuda-toolkit; \
