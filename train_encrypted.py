@@ -19,7 +19,7 @@ import sys
 import time
 
 from smpc import compat
-from smpc.arguments import Parser, check, fail, positive
+from smpc.arguments import PRECISIONS, Parser, check, fail, positive
 
 try:
     compat.prepare()  # PySyft 0.2.9 on today's torch
@@ -35,6 +35,7 @@ from torchvision import datasets, transforms
 
 from smpc import mnist, report
 from smpc.files import prepare_folder
+from smpc.semi2k import tensor as semi2k
 
 # ---- 1. Arguments: the tutorial's, each an option with the tutorial's value as its default -------
 
@@ -55,7 +56,7 @@ def parse_arguments(argv=None):
     add("--seed", type=int, default=1, help="seed of the initial weights")
     add("--log-interval", type=count, default=1, help="reveal the loss of every so many batches")
     add("--precision-fractional", type=int, default=3, help="decimal digits of fixed precision")
-    add("--protocol", choices=["snn", "fss"], default="snn", help="SecureNN, function sharing")
+    add("--protocol", choices=list(PRECISIONS), default="semi2k", help="see README.md")
     add("--activation", choices=list(ACTIVATIONS), default="relu", help="of the hidden layers")
     add("--data-dir", default="./data", help="folder that holds MNIST/raw/")
     add("--out", default="results", help="folder for run.json and accuracy.png")
@@ -110,6 +111,10 @@ def get_private_data_loaders(args, workers, crypto_provider):
 
     def secret_share(tensor):
         """Transform to fixed precision and secret share a tensor."""
+        if args.protocol == "semi2k":
+            # The tutorial's masks come from torch's generator, before the weights do. These come
+            # from the operating system; draw as many numbers, for nothing, to get its weights.
+            torch.empty(tensor.shape, dtype=torch.int64).random_(-(2**63), 2**63 - 1)
         return tensor.fix_precision(precision_fractional=args.precision_fractional).share(
             *workers, crypto_provider=crypto_provider, protocol=args.protocol, requires_grad=True
         )
@@ -243,6 +248,7 @@ def main():
     torch.manual_seed(args.seed)
     torch.set_num_threads(1)  # the stock protocols fork a process for every core, at every product
     hook = sy.TorchHook(torch)  # hook PyTorch to add encrypted learning
+    semi2k.install()  # make protocol="semi2k" known to syft
 
     workers = connect_to_workers(hook, n_workers=2)
     crypto_provider = connect_to_crypto_provider(hook)

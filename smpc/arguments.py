@@ -10,7 +10,7 @@ from smpc import compat, mnist
 # weight of the first layer, at most 1/28, to 0. With more than the most, `snn` and `fss` go wrong:
 # they divide each share on its own, which errs by 2^64 / 10^digits with probability |x| / 2^64 an
 # element, x being a product before it is divided, so on the scale of 10^(2 * digits).
-PRECISIONS = {"snn": range(2, 6), "fss": range(2, 6)}
+PRECISIONS = {"semi2k": range(2, 8), "snn": range(2, 6), "fss": range(2, 6)}
 
 
 def fail(message):

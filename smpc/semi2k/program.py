@@ -1,0 +1,441 @@
+"""What is to be computed: a graph of shared values, lowered to a program for the parties.
+
+An operation on shares makes a `Node` and nothing else. When a value is revealed, `lower` turns the
+nodes that it needs into a `Program`: a list of instructions on numbered registers, the same for both
+workers and for the crypto provider, with nothing in it that depends on a secret. The same graph
+gives an equal program, so that a training step is sent once and then named.
+"""
+
+import math
+import weakref
+from collections import deque
+from fractions import Fraction
+from typing import NamedTuple
+
+import numpy as np
+
+from smpc.semi2k import comparison, dealer
+
+# ---- Operations that only move elements about, on shares, masked values and masks alike ----------
+
+
+def _index(x, spec):
+    decoded = {"slice": slice, "list": lambda *i: np.array(i, dtype=np.int64)}
+    return x[
+        tuple(
+            Ellipsis if i == "..." else decoded[i[0]](*i[1:]) if isinstance(i, tuple) else i
+            for i in spec
+        )
+    ]
+
+
+MOVES = {
+    "reshape": lambda x, shape: x.reshape(shape),
+    "permute": lambda x, axes: x.transpose(axes),
+    "expand": lambda x, shape: np.broadcast_to(x, shape),
+    "index": _index,
+}
+
+# Operations that each worker does to its shares alone.
+LOCAL = {
+    "add": lambda x, y: x + y,
+    "sub": lambda x, y: x - y,
+    "scale": lambda x, k: x * np.uint64(k % 2**64),
+    "sum": lambda x, axes, keepdims: x.sum(axis=axes, keepdims=keepdims, dtype=np.uint64),
+    "cat": lambda *xs_and_axis: np.concatenate(xs_and_axis[:-1], axis=xs_and_axis[-1]),
+    "mul_public": lambda x, k: x * k,
+    **MOVES,
+}
+
+
+class Instruction(NamedTuple):
+    """One step of a program.
+
+    Attributes:
+        op: a key of `LOCAL`, or "move" and "unmask" (of a masked value), "shared",
+            "add_public", "add_constant", "matmul_public", "refresh", "mask", "product", "truncate", "above_zero",
+            "reveal".
+        outs, ins: registers.
+        params: numbers, names and tuples of such.
+    """
+
+    op: str
+    outs: tuple
+    ins: tuple
+    params: tuple
+
+    def deal(self):
+        """The item that the crypto provider deals for it, or None."""
+        match self.op:
+            case "mask" | "refresh" | "reveal":
+                kind = dealer.Mask if self.op == "mask" else dealer.Zero
+                return kind(self.params[0])
+            case "product":
+                return dealer.Product(*self.params)
+            case "truncate":
+                return dealer.Truncation(*self.params)
+            case "above_zero":
+                return dealer.Comparison(comparison.lanes(math.prod(self.params[0])))
+        return None
+
+
+class Program:
+    """A list of instructions, each after those it depends on.
+
+    Attributes:
+        instructions: a tuple of `Instruction`.
+        inputs: the registers of the stored shares that it starts from.
+        masked_inputs: pairs (register, index of the input): the kept masks that it starts from.
+        constants: the registers of the public arrays that come with each run.
+        outputs: the registers whose shares the workers store.
+        masked_outputs: pairs (register, index of the input): the masks of inputs that they keep.
+        deals: for each instruction, its dealt item or None.
+        words: 64-bit words that worker1 draws for a run; `corrections`: that worker2 is sent.
+        users: for each register, the instructions that read it; `needs`: for each instruction, how
+            many of its registers are made by others.
+    """
+
+    FIELDS = ("instructions", "inputs", "masked_inputs", "constants", "outputs", "masked_outputs")
+
+    def __init__(self, key):
+        for name, value in zip(self.FIELDS, key, strict=True):
+            setattr(self, name, value)
+        self.instructions = tuple(Instruction(*fields) for fields in self.instructions)
+        self.deals = [instruction.deal() for instruction in self.instructions]
+        fields = [field for deal in self.deals if deal for field in deal.fields()]
+        self.words = sum(field.size for field in fields)
+        self.corrections = sum(field.size for field in fields if field.derived)
+        self.users = {}
+        self.needs = []
+        made = {out for instruction in self.instructions for out in instruction.outs}
+        for number, instruction in enumerate(self.instructions):
+            waits_for = {register for register in instruction.ins if register in made}
+            self.needs.append(len(waits_for))
+            for register in waits_for:
+                self.users.setdefault(register, []).append(number)
+
+
+# ---- The graph -----------------------------------------------------------------------------------
+
+
+class Node:
+    """A shared value, computed or yet to be.
+
+    Attributes:
+        op, inputs, params: how it is computed; inputs are Nodes, empty once it has been.
+        shape: a tuple.
+        id: its name at the workers once they store shares of it, else None.
+        masked: whether the workers keep it opened under a mask.
+        handles: how many tensors of the user's refer to it.
+        on_delete: called with `id` when nothing refers to a stored value any longer.
+    """
+
+    __slots__ = (
+        *("op", "inputs", "params", "shape", "id", "masked", "handles", "on_delete"),
+        "__weakref__",
+    )
+
+    def __init__(self, op, inputs, params, shape):
+        self.op, self.inputs, self.params, self.shape = op, inputs, params, tuple(shape)
+        self.id, self.masked, self.handles, self.on_delete = None, False, 0, None
+
+    def __del__(self):
+        if self.id is not None:
+            self.on_delete(self.id)
+
+    @property
+    def pending(self):
+        """Whether it is yet to be computed (a constant never is)."""
+        return self.id is None and self.op != "constant"
+
+    @property
+    def size(self):
+        """Number of elements."""
+        return math.prod(self.shape)
+
+
+class Graph:
+    """Makes nodes: equal operations on equal nodes once, and the cheaper of equivalent ones.
+
+    Attributes:
+        pending: the nodes yet to be computed that something still refers to.
+    """
+
+    # a / d * k becomes a * (k / d), rounded once in place of twice, unless that narrows the range
+    # of a by more than this
+    LARGEST_NUMERATOR = 100
+
+    def __init__(self):
+        self.pending = weakref.WeakSet()
+        self._made = weakref.WeakValueDictionary()
+
+    def node(self, op, inputs, params, shape):
+        """The node for this operation, an earlier one if there is an equal one."""
+        key = (op, tuple(map(id, inputs)), params)
+        node = self._made.get(key)
+        if node is None or not node.pending or node.inputs != inputs:
+            # (a computed node has let go of its inputs, whose id() may be another's by now)
+            node = self._made[key] = Node(op, inputs, params, shape)
+            self.pending.add(node)
+        return node
+
+    def stored(self, id, shape, on_delete):
+        """A node whose shares the workers store already."""
+        node = Node("stored", (), (), shape)
+        node.id, node.on_delete = id, on_delete
+        return node
+
+    def constant(self, value, shape):
+        """A public number, the same in every element: an int or a Fraction."""
+        return Node("constant", (), (Fraction(value),), shape)
+
+    def array(self, values):
+        """A public array of integers, int64 or uint64."""
+        values = np.ascontiguousarray(values)
+        if values.size and (values == values.flat[0]).all():
+            return self.constant(int(values.flat[0]), values.shape)
+        return Node("public", (), (values.view(np.uint64),), values.shape)
+
+    def scaled(self, x, factor):
+        """x times a public int or Fraction; a fraction rounds to either neighbour, mean error 0."""
+        factor = Fraction(factor)
+        if x.op == "constant":
+            return self.constant(x.params[0] * factor, x.shape)
+        if factor == 0:
+            return self.constant(0, x.shape)
+        if x.op == "scaled" and x.inputs:
+            whole = x.params[0] * factor
+            if x.params[0].denominator == 1 or abs(whole.numerator) <= self.LARGEST_NUMERATOR:
+                return self.scaled(x.inputs[0], whole)
+        if factor == 1:
+            return x
+        return self.node("scaled", (x,), (factor,), x.shape)
+
+    def times(self, op, x, y):
+        """x times y, op being "mul" or "matmul"."""
+        shape = np.broadcast_shapes(x.shape, y.shape) if op == "mul" else _matmul_shape(x, y)
+        if op == "mul":
+            for one, other in ((x, y), (y, x)):
+                if one.op == "constant":
+                    return self.scaled(self.moved("expand", other, shape), one.params[0])
+        if x.op in ("constant", "public") or y.op in ("constant", "public"):
+            return self.node(f"{op}_public", (x, y), (), shape)
+        for one, other in ((x, y), (y, x)):
+            if one.op == "scaled" and one.inputs and one.params[0].denominator == 1:
+                pair = (one.inputs[0], other) if one is x else (other, one.inputs[0])
+                return self.scaled(self.times(op, *pair), one.params[0])
+        return self.node(op, (x, y), (), shape)
+
+    def refreshed(self, x):
+        """x in fresh shares: a new node at each call."""
+        node = Node("refresh", (x,), (), x.shape)
+        self.pending.add(node)
+        return node
+
+    def moved(self, op, x, *params):
+        """x with its elements moved about: an operation of `MOVES`."""
+        shape = MOVES[op](np.broadcast_to(np.uint8(0), x.shape), *params).shape
+        if shape == x.shape and op in ("reshape", "expand"):
+            return x
+        if x.op == "constant":
+            return self.constant(x.params[0], shape)
+        if x.op == "public":
+            return self.array(MOVES[op](x.params[0], *params))
+        if op == "permute" and x.op == "permute" and x.inputs:
+            (base,), (inner,), (outer,) = x.inputs, x.params, params
+            axes = tuple(inner[axis] for axis in outer)
+            return base if axes == tuple(range(len(axes))) else self.moved("permute", base, axes)
+        return self.node(op, (x,), params, shape)
+
+    def added(self, op, x, y):
+        """x + y or x - y, op being "add" or "sub", broadcast."""
+        shape = np.broadcast_shapes(x.shape, y.shape)
+        if x.op == y.op == "constant":
+            sign = 1 if op == "add" else -1
+            return self.constant(x.params[0] + sign * y.params[0], shape)
+        for one, other in ((x, y), (y, x)):
+            if one.op == "constant" and one.params[0] == 0:
+                other = other if op == "add" or one is y else self.scaled(other, -1)
+                return self.moved("expand", other, shape)
+        return self.node(op, (x, y), (), shape)
+
+
+def _matmul_shape(x, y):
+    shapes = [np.broadcast_to(np.uint8(0), node.shape) for node in (x, y)]
+    return np.matmul(*shapes).shape
+
+
+# ---- Lowering ------------------------------------------------------------------------------------
+
+
+def ancestors(roots):
+    """The pending nodes that `roots` need, themselves included, each after its inputs."""
+    order, seen, stack = [], set(), [(root, False) for root in reversed(roots)]
+    while stack:
+        node, expanded = stack.pop()
+        if expanded:
+            order.append(node)
+        elif node not in seen and node.pending:
+            seen.add(node)
+            stack.append((node, True))
+            stack.extend((input_, False) for input_ in node.inputs)
+    return order
+
+
+class Lowering:
+    """Turns the nodes in `order` into a program.
+
+    Attributes:
+        key: what `Program` is made from; equal for equal computations.
+        inputs: the stored nodes that it reads; `constants`: the public arrays.
+        newly_masked: the inputs whose masks are kept from this run on.
+    """
+
+    def __init__(self, order, reveal, keep):
+        self.instructions, self.count = [], 0
+        self.registers, self.masks = {}, {}
+        self.inputs, self.constants, self.constant_registers = [], [], []
+        self.input_registers, self.masked_inputs, self.masked_outputs = [], [], []
+        self.newly_masked = []
+        self.compared = {node.inputs[0] for node in order if node.op == "above_zero"}
+        for node in order:
+            self.registers[node] = self.lower(node)
+        for node in reveal:
+            self.emit("reveal", (self.share(node),), (node.shape,), outs=0)
+        outputs = tuple(self.share(node) for node in keep)
+        self.drop_unused({*outputs, *(register for register, _ in self.masked_outputs)})
+        self.key = (
+            tuple(self.instructions),
+            tuple(self.input_registers),
+            tuple(self.masked_inputs),
+            tuple(self.constant_registers),
+            outputs,
+            tuple(self.masked_outputs),
+        )
+
+    def emit(self, op, ins, params=(), outs=1):
+        registers = tuple(range(self.count, self.count + outs))
+        self.count += outs
+        self.instructions.append((op, registers, ins, params))
+        return registers[0] if outs == 1 else registers
+
+    def drop_unused(self, wanted):
+        """Take out the instructions whose results nothing reads: views of what is only used masked,
+        a bit's share where its masked form is enough."""
+        kept = []
+        for instruction in reversed(self.instructions):
+            op, outs, ins, _ = instruction
+            if op == "reveal" or not wanted.isdisjoint(outs):
+                wanted |= set(ins)
+                kept.append(instruction)
+        self.instructions = kept[::-1]
+
+    def register(self):
+        self.count += 1
+        return self.count - 1
+
+    def share(self, node):
+        """The register with a worker's share of `node`."""
+        if node not in self.registers:
+            if node.op in ("constant", "public"):
+                return self.emit("shared", (self.public(node),))
+            if node.id is None:
+                raise RuntimeError(f"a {node.op} has no share: it was not lowered")
+            register = self.registers[node] = self.register()
+            self.inputs.append(node)
+            self.input_registers.append(register)
+        return self.registers[node]
+
+    def public(self, node):
+        """The register with the public array of `node`."""
+        if ("public", node) not in self.registers:
+            if node.op == "constant":
+                values = np.full(node.shape, round(node.params[0]) % 2**64, dtype=np.uint64)
+            else:
+                (values,) = node.params
+            self.constants.append(values)
+            self.registers["public", node] = self.register()
+            self.constant_registers.append(self.registers["public", node])
+        return self.registers["public", node]
+
+    def masked(self, node, times):
+        """The register with `node` opened under a mask, of which views share one opening."""
+        if node.op in MOVES and node.inputs:
+            inner = self.masked(node.inputs[0], times)
+            return self._once((node, inner), "move", (inner,), (node.op, *node.params))
+        if node.op == "above_zero" and node.pending and times == "mul":
+            return self.above_zero(node.inputs[0])[0]
+        if node in self.compared:
+            return self.above_zero(node)[1]
+        if node in self.masks:
+            return self.masks[node]
+        share = self.share(node)
+        if node.masked:
+            register = self.register()
+            self.masked_inputs.append((register, self.inputs.index(node)))
+        else:
+            register = self.emit("mask", (share,), (node.shape,))
+            if node.id is not None:
+                self.masked_outputs.append((register, self.inputs.index(node)))
+                self.newly_masked.append(node)
+        self.masks[node] = register
+        return register
+
+    def above_zero(self, x):
+        """The registers with the bit x > 0 and with x, both masked: one comparison for each x."""
+        if ("above_zero", x) not in self.masks:
+            registers = self.emit("above_zero", (self.share(x),), (x.shape,), outs=2)
+            self.masks["above_zero", x] = registers
+        return self.masks["above_zero", x]
+
+    def _once(self, key, *instruction):
+        if key not in self.masks:
+            self.masks[key] = self.emit(*instruction)
+        return self.masks[key]
+
+    def lower(self, node):
+        """Emit the instructions of `node`; its inputs have been lowered."""
+        op, inputs, params = node.op, node.inputs, node.params
+        if op == "scaled":
+            (factor,) = params
+            share = self.share(inputs[0])
+            if factor.numerator != 1:
+                share = self.emit("scale", (share,), (factor.numerator % 2**64,))
+            if factor.denominator != 1:
+                share = self.emit("truncate", (share,), (node.shape, factor.denominator))
+            return share
+        if op in ("mul", "matmul"):
+            pair = tuple(self.masked(x, op) for x in inputs)
+            return self.emit("product", pair, (op, node.shape))
+        if op in ("mul_public", "matmul_public"):
+            x, y = inputs
+            left = x.op in ("constant", "public")
+            secret, public = (y, x) if left else (x, y)
+            registers = (self.share(secret), self.public(public))
+            return self.emit(op, registers, (left,) if op == "matmul_public" else ())
+        if op in ("add", "sub"):
+            return self.lower_sum(op, *inputs)
+        if op == "above_zero":
+            return self.emit("unmask", (self.above_zero(inputs[0])[0],))
+        if op == "refresh":
+            return self.emit("refresh", (self.share(inputs[0]),), (node.shape,))
+        return self.emit(op, tuple(self.share(x) for x in inputs), params)
+
+    def lower_sum(self, op, x, y):
+        """x + y or x - y, where one of them may be public."""
+        if x.op in ("constant", "public"):
+            share = self.share(y)
+            if op == "sub":
+                share, op = self.emit("scale", (share,), (2**64 - 1,)), "add"
+            public = x
+        elif y.op in ("constant", "public"):
+            share, public = self.share(x), y
+        else:
+            return self.emit(op, (self.share(x), self.share(y)))
+        if public.op == "constant":
+            value = round(public.params[0]) * (1 if op == "add" else -1)
+            return self.emit("add_constant", (share,), (value % 2**64, public.shape))
+        register = self.public(public)
+        if op == "sub":
+            register = self.emit("scale", (register,), (2**64 - 1,))
+        return self.emit("add_public", (share, register))

@@ -1,0 +1,269 @@
+"""Drives the parties: one message to each worker a round; counts rounds, messages and bytes.
+
+The orchestrator's end. It holds the graph of what is to be computed and the ids of the shares, adds
+up what the workers ask to have opened, which is masked, and receives what is revealed.
+"""
+
+import time
+import weakref
+from dataclasses import dataclass, field
+
+import numpy as np
+import syft
+
+from smpc.semi2k.parties import Provider, Worker, pack, raw, unpack, words
+from smpc.semi2k.program import LOCAL, MOVES, Graph, Lowering, ancestors
+from smpc.semi2k.randomness import Stream, new_key
+
+
+@dataclass
+class Counters:
+    """What has been said so far. Bytes are of whole messages, by sender.
+
+    Attributes:
+        rounds: of openings, each one message to each worker and its reply.
+        messages: requests from one party to another while running (online).
+        dealing_messages: requests for dealt randomness, and the provider's own messages (offline).
+        sharing_messages: shares of inputs, and keys.
+        sent: bytes that each party sent while running, by its id; `dealt`: bytes of dealing.
+        opened: bytes of masked values that both workers sent to have opened.
+        revealed: bytes of shares that both workers sent to be revealed.
+        seconds, dealing_seconds: wall time of running, and of dealing.
+    """
+
+    rounds: int = 0
+    messages: int = 0
+    dealing_messages: int = 0
+    sharing_messages: int = 0
+    opened: int = 0
+    revealed: int = 0
+    dealt: int = 0
+    sent: dict = field(default_factory=dict)
+    seconds: float = 0.0
+    dealing_seconds: float = 0.0
+
+    def snapshot(self):
+        """The present figures, as a dict."""
+        return {**self.__dict__, "sent": dict(self.sent)}
+
+
+def difference(after, before):
+    """What came between two snapshots of `Counters`."""
+    return {
+        name: {party: n - before[name].get(party, 0) for party, n in value.items()}
+        if isinstance(value, dict)
+        else value - before[name]
+        for name, value in after.items()
+    }
+
+
+def _is_local(node):
+    """Whether the workers compute this node without speaking to each other."""
+    if node.op == "scaled":
+        return node.params[0].denominator == 1
+    return node.op in LOCAL
+
+
+class Session:
+    """The orchestrator's side of two workers and a crypto provider.
+
+    Attributes:
+        workers: worker1 and worker2; `provider`: the crypto provider.
+        graph: the `Graph` of what has been computed and is to be.
+        counters: `Counters`.
+    """
+
+    _of = weakref.WeakKeyDictionary()
+
+    # Pending nodes hold no memory at the workers, but running them all at once does: beyond this
+    # many elements they are computed without waiting for a value to be revealed.
+    MOST_PENDING = 1 << 22
+
+    def __init__(self, workers, provider):
+        self.workers, self.provider = workers, provider
+        self.graph, self.counters = Graph(), Counters()
+        self._programs = {}
+        self._serial = 0
+        self._dead = []
+        self._wanted = []
+        self._pending = 0
+        self._owner = Stream(new_key())  # the data owners' masks of inputs; no other party has it
+        self._name = f"{workers[0].id} {workers[1].id} {provider.id}"
+        provider.crypto_store.semi2k[self._name] = Provider()
+        for worker, message in zip(workers, self._end(provider).keys(), strict=True):
+            worker.crypto_store.semi2k[self._name] = Worker(worker)
+            self._request(provider, worker, message, "sharing_messages")
+
+    @classmethod
+    def between(cls, workers, provider):
+        """The session of these parties, made on first use.
+
+        Raises:
+            ValueError: there are not two different workers, or no third party to deal.
+        """
+        if len({worker.id for worker in workers}) != 2 or len(workers) != 2:
+            raise ValueError(f"semi2k shares between two workers, not {len(workers)}")
+        if not isinstance(provider, syft.workers.abstract.AbstractWorker):
+            raise ValueError(f"semi2k needs a crypto_provider, a worker; got {provider!r}")
+        if provider.id in {worker.id for worker in workers}:
+            raise ValueError(f"{provider.id} holds shares: the crypto_provider must be a third party")
+        if provider is syft.local_worker:
+            raise ValueError("the crypto_provider must be a party of its own, not the orchestrator")
+        sessions = cls._of.setdefault(provider, {})
+        key = tuple(worker.id for worker in workers)
+        if key not in sessions:
+            sessions[key] = cls(tuple(workers), provider)
+        return sessions[key]
+
+    def _end(self, party):
+        return party.crypto_store.semi2k[self._name]
+
+    # ---- messages
+
+    def _request(self, sender, receiver, message, kind="messages"):
+        """Every message passes here: sent to the receiver's end, counted, its reply returned."""
+        counters = self.counters
+        setattr(counters, kind, getattr(counters, kind) + 1)
+        reply = self._end(receiver).receive(message)
+        sent = counters.sent if kind == "messages" else {}
+        sent[sender.id] = sent.get(sender.id, 0) + len(message)
+        if reply is not None:
+            sent[receiver.id] = sent.get(receiver.id, 0) + len(reply)
+        return reply
+
+    # ---- sharing and forgetting
+
+    def share(self, values):
+        """A data owner's part: share a public-to-it int64 array; the node of the shared value."""
+        secret = np.ascontiguousarray(values).view(np.uint64)
+        first = self._owner.words(secret.size).reshape(secret.shape)
+        id = syft.ID_PROVIDER.pop()
+        for worker, share in zip(self.workers, (first, secret - first), strict=True):
+            message = pack(do="store", id=id, shape=secret.shape, share=raw([share]))
+            self._request(syft.local_worker, worker, message, "sharing_messages")
+        return self.graph.stored(id, secret.shape, self._dead.append)
+
+    def _forgotten(self):
+        dead = self._dead[:]
+        del self._dead[: len(dead)]
+        return dead
+
+    # ---- computing
+
+    def want(self, node):
+        """Have `node` computed with whatever is revealed next: a parameter after its update."""
+        if node.pending:
+            self._wanted.append(weakref.ref(node))
+
+    def note(self, node):
+        """Called for each new node that a tensor refers to; computes when too much is pending."""
+        self._pending += node.size if node.pending else 0
+        if self._pending > self.MOST_PENDING:
+            self.compute([], [node for node in self.graph.pending if node.handles])
+        return node
+
+    def reveal(self, node):
+        """The value of `node`: int64, of its shape. Both workers' shares of it come here."""
+        if node.op == "constant":
+            return np.full(node.shape, round(node.params[0]), dtype=np.int64)
+        if node.op == "public":
+            return node.params[0].view(np.int64).copy()
+        (value,) = self.compute([node], [])
+        return value.view(np.int64)
+
+    def compute(self, reveal, wanted):
+        """Compute what is to be revealed, what is wanted, and what comes with them at no cost.
+
+        Returns:
+            the revealed values: uint64 arrays.
+        """
+        wanted = wanted + [node for ref in self._wanted if (node := ref()) and node.pending]
+        self._wanted, self._pending = [], 0
+        order = ancestors(reveal + wanted)
+        order += self._free_of_charge(order)
+        keep = self._still_referred_to(order)
+        lowering = Lowering(order, reveal, keep)
+        revealed = self._run(lowering, [node.shape for node in reveal], len(keep))
+        for node, id in zip(keep, self._ids, strict=True):
+            node.id, node.on_delete, node.inputs = id, self._dead.append, ()
+            self.graph.pending.discard(node)
+        for node in lowering.newly_masked:
+            node.masked = True
+        return revealed
+
+    def _free_of_charge(self, order):
+        """The pending values in use that follow from `order` without another opening, such as the
+        gradient of the labels; left pending, they would pile up from epoch to epoch."""
+        known, free = set(order), []
+        candidates = [node for node in self.graph.pending if node not in known and _is_local(node)]
+        while found := [
+            node
+            for node in candidates
+            if node not in known and all(not i.pending or i in known for i in node.inputs)
+        ]:
+            known.update(found)
+            free += found
+        return free
+
+    def _still_referred_to(self, order):
+        """The nodes of `order` to store: a tensor, or something that stays pending, needs them.
+
+        What only moves elements about is not stored; it stays pending, and needs what it moves.
+        """
+        known = set(order)
+        pending = [node for node in self.graph.pending if node not in known]
+        needed = {input_ for node in pending for input_ in node.inputs}
+        keep = []
+        for node in reversed(order):
+            if node.handles or node in needed:
+                if node.op in MOVES:
+                    needed.update(node.inputs)
+                else:
+                    keep.append(node)
+        return keep[::-1]
+
+    def _run(self, lowering, shapes, n_outputs):
+        """Have the parties run what `lowering` made; the revealed values."""
+        started = time.perf_counter()
+        number, new = self._programs.setdefault(lowering.key, (len(self._programs), True))
+        self._programs[lowering.key] = (number, False)
+        key = lowering.key if new else None
+        self._serial += 1
+        inputs = [node.id for node in lowering.inputs]
+        self._ids = [syft.ID_PROVIDER.pop() for _ in range(n_outputs)]
+        dead = self._forgotten()
+        common = {"serial": self._serial, "program": number, "key": key, "inputs": inputs}
+        me, (worker1, worker2) = syft.local_worker, self.workers
+        request = pack(**common, delete=dead)
+        corrections = self._request(me, self.provider, request, "dealing_messages")
+        self._request(self.provider, worker2, corrections, "dealing_messages")
+        self.counters.dealt += len(corrections)
+        dealt = time.perf_counter()
+        constants = [(values.shape, raw([values])) for values in lowering.constants]
+        message = pack(do="run", **common, outputs=self._ids, constants=constants, delete=dead)
+        revealed = []
+        while message is not None:
+            replies = [unpack(self._request(me, worker, message)) for worker in self.workers]
+            message = self._open(*replies, revealed)
+        self.counters.dealing_seconds += dealt - started
+        self.counters.seconds += time.perf_counter() - dealt
+        flat = np.concatenate(revealed) if revealed else np.empty(0, np.uint64)
+        ends = np.cumsum([int(np.prod(shape, dtype=np.int64)) for shape in shapes])
+        values = np.split(flat, ends[:-1]) if shapes else []
+        return [value.reshape(shape) for value, shape in zip(values, shapes, strict=True)]
+
+    def _open(self, one, two, revealed):
+        """Put the workers' answers together: the next message to both, or None at the end."""
+        if one["finished"] != two["finished"]:
+            raise RuntimeError("the workers are not in the same round")
+        counters = self.counters
+        if one["revealed"]:
+            revealed.append(words(one["revealed"]) + words(two["revealed"]))
+            counters.revealed += 2 * len(one["revealed"])
+        if one["finished"]:
+            return None
+        counters.rounds += 1
+        counters.opened += 2 * (len(one["words"]) + len(one["bits"]))
+        opened = words(one["words"]) + words(two["words"])
+        bits = words(one["bits"]) ^ words(two["bits"])
+        return pack(do="open", words_=raw([opened]), bits=raw([bits]))
