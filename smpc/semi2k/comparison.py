@@ -6,6 +6,7 @@ all masks, deals the product of every set of masks that a gate needs, and a gate
 one round.
 """
 
+import functools
 import itertools
 
 import numpy as np
@@ -24,16 +25,19 @@ _SHIFTS = (1, 4, 16)
 _FIRSTS = tuple(np.uint64(m) for m in (0x1111111111111111, 0x000F000F000F000F, 0x000000000000FFFF))
 
 
+@functools.cache
 def terms(level):
     """The products that a node of `level` computes; the last level needs no P."""
     return _G_TERMS if level == _LEVELS - 1 else (*_G_TERMS, _P_TERM)
 
 
+@functools.cache
 def variables(level):
     """The names of the bits that a node of `level` opens under masks, in order."""
     return sorted({name for term in terms(level) for name in term})
 
 
+@functools.cache
 def mask_products(level):
     """The sets of two masks or more whose products are dealt for a node of `level`, in order."""
     return sorted(

@@ -5,6 +5,7 @@ from the stream that it shares with the provider. Of a derived field worker1 dra
 worker2's is what makes the two add up (XOR, for bits), and that correction is all that is ever sent.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -31,7 +32,7 @@ class Field(NamedTuple):
     @property
     def size(self):
         """Words in it."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
 
 
 class Mask(NamedTuple):

@@ -4,6 +4,8 @@ A message is a msgpack map, whose arrays are raw bytes; nothing is pickled. Each
 request with a reply, and can run in a process of its own.
 """
 
+import math
+
 import msgpack
 import numpy as np
 import torch
@@ -265,15 +267,14 @@ def take(program, drawn, corrections):
     """
     position = {False: 0, True: 0}
     taken = []
-    for deal in program.deals:
-        fields = {}
-        for name, shape, _, derived in deal.fields() if deal else ():
+    for fields in program.fields:
+        shares = None if fields is None else {}
+        for (name, shape, _, derived), size in fields or ():
             corrected = derived and corrections is not None
             source, start = (corrections if corrected else drawn), position[corrected]
-            size = int(np.prod(shape, dtype=np.int64))
-            fields[name] = source[start : start + size].reshape(shape)
+            shares[name] = source[start : start + size].reshape(shape)
             position[corrected] = start + size
-        taken.append(fields if deal else None)
+        taken.append(shares)
     return taken
 
 
@@ -307,16 +308,14 @@ class Provider:
         position = self.streams[1].position
         uniform = program.words - program.corrections
         mine = take(program, self.streams[0].words(program.words), None)
-        theirs = take(
-            program, self.streams[1].words(uniform), np.zeros(program.corrections, np.uint64)
-        )
+        blank = np.broadcast_to(np.uint64(0), program.corrections)
+        theirs = take(program, self.streams[1].words(uniform), blank)
         secrets = {register: self.masks[inputs[i]] for register, i in program.masked_inputs}
         corrections = []
-        for instruction, deal, one, two in zip(
-            program.instructions, program.deals, mine, theirs, strict=True
-        ):
-            if deal is not None:
-                corrections += self._derive(instruction, deal, one, two, secrets)
+        for number, instruction in enumerate(program.instructions):
+            if program.deals[number] is not None:
+                shares = mine[number], theirs[number]
+                corrections += self._derive(program, number, *shares, secrets)
             elif instruction.op == "move":
                 op, *params = instruction.params
                 secrets[instruction.outs[0]] = MOVES[op](secrets[instruction.ins[0]], *params)
@@ -329,13 +328,12 @@ class Provider:
             corrections=(uniform, raw(corrections)),
         )
 
-    def _derive(self, instruction, deal, one, two, secrets):
+    def _derive(self, program, number, one, two, secrets):
         """Worker2's shares of the derived fields of an item; notes the masks for later products."""
-        fields = deal.fields()
+        instruction, deal = program.instructions[number], program.deals[number]
+        fields = [field for field, _ in program.fields[number]]
         secret = {
-            field.name: one[field.name] ^ two[field.name]
-            if field.boolean
-            else one[field.name] + two[field.name]
+            field.name: _combine(field, one[field.name], two[field.name])
             for field in fields
             if not field.derived
         }
@@ -345,9 +343,8 @@ class Provider:
             secrets[instruction.outs[0]] = secret["a"]
         elif instruction.op == "above_zero":
             (shape,) = instruction.params
-            n = int(np.prod(shape, dtype=np.int64))
             for register, mask in zip(instruction.outs, (derived["rho"], secret["r"]), strict=True):
-                secrets[register] = mask[:n].reshape(shape)
+                secrets[register] = mask[: math.prod(shape)].reshape(shape)
         return [
             derived[field.name] ^ one[field.name]
             if field.boolean
@@ -355,3 +352,7 @@ class Provider:
             for field in fields
             if field.derived
         ]
+
+
+def _combine(field, one, two):
+    return one ^ two if field.boolean else one + two

@@ -89,7 +89,8 @@ class Program:
         constants: the registers of the public arrays that come with each run.
         outputs: the registers whose shares the workers store.
         masked_outputs: pairs (register, index of the input): the masks of inputs that they keep.
-        deals: for each instruction, its dealt item or None.
+        deals: for each instruction, its dealt item or None; `fields`: that item's fields and the
+            size of each.
         words: 64-bit words that worker1 draws for a run; `corrections`: that worker2 is sent.
         users: for each register, the instructions that read it; `needs`: for each instruction, how
             many of its registers are made by others.
@@ -102,9 +103,13 @@ class Program:
             setattr(self, name, value)
         self.instructions = tuple(Instruction(*fields) for fields in self.instructions)
         self.deals = [instruction.deal() for instruction in self.instructions]
-        fields = [field for deal in self.deals if deal for field in deal.fields()]
-        self.words = sum(field.size for field in fields)
-        self.corrections = sum(field.size for field in fields if field.derived)
+        self.fields = [
+            [(field, field.size) for field in deal.fields()] if deal else None
+            for deal in self.deals
+        ]
+        sizes = [pair for fields in self.fields if fields for pair in fields]
+        self.words = sum(size for _, size in sizes)
+        self.corrections = sum(size for field, size in sizes if field.derived)
         self.users = {}
         self.needs = []
         made = {out for instruction in self.instructions for out in instruction.outs}
@@ -145,8 +150,8 @@ class Node:
 
     @property
     def pending(self):
-        """Whether it is yet to be computed (a constant never is)."""
-        return self.id is None and self.op != "constant"
+        """Whether it is yet to be computed; what is public never is."""
+        return self.id is None and self.op not in ("constant", "public")
 
     @property
     def size(self):
@@ -209,6 +214,8 @@ class Graph:
                 return self.scaled(x.inputs[0], whole)
         if factor == 1:
             return x
+        if x.op in MOVES and x.inputs and x.inputs[0].op == "scaled":
+            return self.moved(x.op, self.scaled(x.inputs[0], factor), *x.params)
         return self.node("scaled", (x,), (factor,), x.shape)
 
     def times(self, op, x, y):
@@ -261,8 +268,11 @@ class Graph:
 
 
 def _matmul_shape(x, y):
-    shapes = [np.broadcast_to(np.uint8(0), node.shape) for node in (x, y)]
-    return np.matmul(*shapes).shape
+    """The shape of x @ y, by the rules of numpy's matmul; raises ValueError if there is none."""
+    rows, columns = x.shape[-2:-1], y.shape[-1:] if len(y.shape) > 1 else ()
+    if not x.shape or not y.shape or x.shape[-1] != y.shape[-2:][0]:
+        raise ValueError(f"shapes {x.shape} and {y.shape} do not go together in a matrix product")
+    return (*np.broadcast_shapes(x.shape[:-2], y.shape[:-2]), *rows, *columns)
 
 
 # ---- Lowering ------------------------------------------------------------------------------------

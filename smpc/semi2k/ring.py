@@ -2,24 +2,16 @@
 
 import numpy as np
 
-BITS = 64
-# A matrix product of uint64 has no BLAS. Each operand is cut into three limbs of 22, 22 and 20
-# bits, the lower two balanced around 0; products of limbs are exact in float64 as long as a sum of
-# 2 * CHUNK of them, each at most 2^42, stays within 2^53.
-_LIMB = 22
-_CHUNK = 1024
-_HALF = 1 << (_LIMB - 1)
-_MASK = np.uint64((1 << _LIMB) - 1)
-
-
-def signed(x):
-    """The representatives in [-2^63, 2^63), as an int64 view of the same memory."""
-    return x.view(np.int64)
-
-
-def encode(values):
-    """Python or numpy integers of any sign as ring elements: a uint64 array of the same shape."""
-    return np.asarray(values, dtype=np.int64).view(np.uint64)
+# There is no BLAS for integers. Each operand of a matrix product is cut into three limbs,
+# x = x0 + x1 2^22 + x2 2^44, with x0 and x1 in [-2^21, 2^21) and x2 in [0, 2^20), and products of
+# limbs are computed in float64. They are exact as long as no sum exceeds 2^53: the largest is of
+# (x0 + x1) (y0 + y1), below 2^44 each.
+_MOST_TERMS = 512
+_LIMB = np.uint64(22)
+_MASK = np.uint64((1 << 22) - 1)
+_BALANCE = np.uint64((1 << 21) + (1 << 43))
+# An integer n below 2^52, ORed to the bits of the float 2^52, is the float 2^52 + n.
+_FLOAT_2_52 = np.uint64(0x433 << 52)
 
 
 def matmul(x, y):
@@ -30,41 +22,46 @@ def matmul(x, y):
     Returns:
         uint64, exact.
     """
-    if x.ndim == 0 or y.ndim == 0:
-        raise ValueError("matmul takes tensors of at least one dimension")
     if y.ndim == 1:
         return matmul(x, y[:, None])[..., 0]
     if x.ndim == 1:
         return matmul(x[None, :], y)[..., 0, :]
     k = x.shape[-1]
-    if k <= _CHUNK:
-        return _matmul_chunk(x, y)
-    return sum(
-        _matmul_chunk(x[..., start : start + _CHUNK], y[..., start : start + _CHUNK, :])
-        for start in range(0, k, _CHUNK)
-    )
+    n_chunks = max(1, -(-k // _MOST_TERMS))
+    ends = [k * i // n_chunks for i in range(n_chunks + 1)]
+    products = [
+        _matmul_chunk(x[..., start:end], y[..., start:end, :])
+        for start, end in zip(ends, ends[1:], strict=False)
+    ]
+    return sum(products[1:], start=products[0])
 
 
 def _matmul_chunk(x, y):
-    # [x0 x1 x2] beside [y2; y1; y0]: slices of the two are the sums of limb products that share a
-    # weight of 1, 2^22 and 2^44. Those of 2^66 and above vanish.
-    k = x.shape[-1]
-    xs = np.concatenate(_limbs(x), axis=-1)
-    ys = np.concatenate(_limbs(y)[::-1], axis=-2)
-    low = _as_ring(xs[..., :k] @ ys[..., 2 * k :, :])
-    middle = _as_ring(xs[..., : 2 * k] @ ys[..., k:, :])
-    high = _as_ring(xs @ ys)
-    return low + (middle << np.uint64(_LIMB)) + (high << np.uint64(2 * _LIMB))
+    # Karatsuba's trick gives the middle term x0 y1 + x1 y0 of one product more; what has weight
+    # 2^66 and above vanishes.
+    x0, x1, x2 = _limbs(x)
+    y0, y1, y2 = _limbs(y)
+    low, high = _ring(x0 @ y0), _ring(x1 @ y1)
+    both = _ring((x0 + x1) @ (y0 + y1))
+    outer = x0 @ y2
+    outer += x2 @ y0
+    return low + ((both - low - high) << _LIMB) + ((high + _ring(outer)) << np.uint64(44))
 
 
 def _limbs(x):
-    """x = l0 + l1 2^22 + l2 2^44 mod 2^64, with |l0|, |l1| <= 2^21 and 0 <= l2 < 2^20, float64."""
-    shifted = x + np.uint64(_HALF + (_HALF << _LIMB))
-    low = signed(shifted & _MASK) - _HALF
-    middle = signed((shifted >> np.uint64(_LIMB)) & _MASK) - _HALF
-    high = signed(shifted >> np.uint64(2 * _LIMB))
-    return [limb.astype(np.float64) for limb in (low, middle, high)]
+    """The three limbs of x, as float64 arrays of its shape."""
+    shifted = x + _BALANCE
+    limbs = []
+    for _ in range(2):
+        limb = ((shifted & _MASK) | _FLOAT_2_52).view(np.float64)
+        limb -= 2.0**52 + 2.0**21
+        limbs.append(limb)
+        shifted >>= _LIMB
+    limb = (shifted | _FLOAT_2_52).view(np.float64)
+    limb -= 2.0**52
+    return *limbs, limb
 
 
-def _as_ring(exact):
+def _ring(exact):
+    """Integers held in float64, as ring elements."""
     return exact.astype(np.int64).view(np.uint64)

@@ -4,6 +4,7 @@ The orchestrator's end. It holds the graph of what is to be computed and the ids
 up what the workers ask to have opened, which is masked, and receives what is revealed.
 """
 
+import math
 import time
 import weakref
 from dataclasses import dataclass, field
@@ -248,7 +249,7 @@ class Session:
         self.counters.dealing_seconds += dealt - started
         self.counters.seconds += time.perf_counter() - dealt
         flat = np.concatenate(revealed) if revealed else np.empty(0, np.uint64)
-        ends = np.cumsum([int(np.prod(shape, dtype=np.int64)) for shape in shapes])
+        ends = np.cumsum([math.prod(shape) for shape in shapes])
         values = np.split(flat, ends[:-1]) if shapes else []
         return [value.reshape(shape) for value, shape in zip(values, shapes, strict=True)]
 
