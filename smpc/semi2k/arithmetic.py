@@ -58,7 +58,7 @@ def product(party, deal, x, y, times):
 
     z = delta epsilon (party 0 only) + delta b + a epsilon + c
 
-    x, y: Masked; times: `numpy.multiply` or `ring.matmul`, or any other bilinear function. No round.
+    x, y: Masked; times: `ring.mul` or `ring.matmul`, which sum over pairs of factors. No round.
     The mask of a comparison's bit carries a public sign, which c was dealt without; such a value is
     multiplied element by element only.
     """
@@ -69,7 +69,7 @@ def product(party, deal, x, y, times):
     a, b = x.signed_a(), y.signed_a()
     if party == 0:
         b = y.delta + b
-    return times(x.delta, b) + times(a, y.delta) + c
+    return times((x.delta, b), (a, y.delta)) + c
 
 
 def offset(d):
@@ -111,4 +111,4 @@ def add_public(party, x, value):
     return x + value if party == 0 else x + np.zeros_like(value)
 
 
-TIMES = {"mul": np.multiply, "matmul": ring.matmul}
+TIMES = {"mul": ring.mul, "matmul": ring.matmul}

@@ -114,11 +114,10 @@ def _tree_level(party, deal, g, p, level):
 def _take(words, level, i):
     """Neighbour i of every node of `level`, four words packed into one without a gap."""
     shift, first = _SHIFTS[level], _FIRSTS[level]
-    quarters = words.reshape(4, -1)
-    out = (quarters[0] >> np.uint64(i * shift)) & first
+    neighbours = (words.reshape(4, -1) >> np.uint64(i * shift)) & first
     for k in range(1, 4):
-        out = out | (((quarters[k] >> np.uint64(i * shift)) & first) << np.uint64(k * shift))
-    return out
+        neighbours[0] |= neighbours[k] << np.uint64(k * shift)
+    return neighbours[0]
 
 
 def _and(party, delta, shares, term):

@@ -61,7 +61,7 @@ class Product(NamedTuple):
 
     def derive(self, secret, a, b):
         """c = a times b, of shape `shape`."""
-        return {"c": TIMES[self.op](a, b)}
+        return {"c": TIMES[self.op]((a, b))}
 
 
 class Truncation(NamedTuple):

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from smpc.semi2k import arithmetic, comparison, ring
-from smpc.semi2k.arithmetic import TIMES, Bits, Masked
+from smpc.semi2k.arithmetic import TIMES, Bits
 from smpc.semi2k.program import LOCAL, MOVES, Program
 from smpc.semi2k.randomness import Stream, new_key
 
@@ -149,7 +149,7 @@ class Run:
                 )
             case "matmul_public":
                 secret, public = arguments
-                return ring.matmul(public, secret) if params[0] else ring.matmul(secret, public)
+                return ring.matmul((public, secret) if params[0] else (secret, public))
             case "refresh":
                 return arguments[0] + deal["zero"]
             case "reveal":
@@ -168,6 +168,7 @@ class Worker:
     def __init__(self, worker):
         self.worker = worker
         self.party = self.stream = self.run = None
+        self.serial = 0  # of the last run
         self.programs = {}
         self.masked = {}  # id of a stored share -> Masked
         self.dealt = {}  # serial number of a run -> corrections, worker2 only
@@ -201,8 +202,9 @@ class Worker:
 
     def do_run(self, serial, program, key, inputs, outputs, constants, delete):
         """Start a program (sent as `key` the first time); the reply is what it asks in round 1."""
-        if self.run is not None:
-            raise RuntimeError("a run is under way")
+        if self.run is not None or serial <= self.serial:
+            raise RuntimeError(f"run {serial} after run {self.serial}: what is dealt serves once")
+        self.serial = serial
         self.do_delete(delete)
         if key is not None:
             self.programs[program] = Program(key)
@@ -281,25 +283,35 @@ def take(program, drawn, corrections):
 class Provider:
     """The crypto provider's end: the keys that it shares with each worker, and the masks it keeps.
 
-    It receives programs and ids, which hold shapes, and never a share or an opened value.
+    It receives programs and ids, which hold shapes, and never a share or an opened value. What it
+    deals goes straight to the workers, over channels of its own.
+
+    Args:
+        provider, workers: its syft worker, and worker1 and worker2.
+        network: the `Network` that carries its messages.
     """
 
-    def __init__(self):
+    def __init__(self, provider, workers, network):
+        self.provider, self.workers, self.network = provider, workers, network
         self.streams = None
         self.programs, self.masks = {}, {}
 
-    def keys(self):
-        """Make both workers' keys anew: two messages, one for each."""
+    def send_keys(self):
+        """Make both workers' keys anew and send each its own."""
         keys = new_key(), new_key()
         self.streams = [Stream(key) for key in keys]
-        return [pack(do="key", party=party, key=key) for party, key in enumerate(keys)]
+        for party, (worker, key) in enumerate(zip(self.workers, keys, strict=True)):
+            message = pack(do="key", party=party, key=key)
+            self.network.request(self.provider, worker, message, "sharing")
 
     def receive(self, message):
-        """For a run named by the orchestrator: the message to worker2 with the corrections."""
+        """From the orchestrator: deal for a run. Sends worker2 the corrections; no reply."""
         with np.errstate(over="ignore"):
-            return self._deal(**unpack(message))
+            corrections = self._deal(**unpack(message))
+        self.network.request(self.provider, self.workers[1], corrections, "dealing")
 
     def _deal(self, serial, program, key, inputs, delete):
+        """The message to worker2 for a run."""
         for id in delete:
             self.masks.pop(id, None)
         if key is not None:

@@ -8,7 +8,6 @@ gives an equal program, so that a training step is sent once and then named.
 
 import math
 import weakref
-from collections import deque
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -307,7 +306,7 @@ class Lowering:
         self.inputs, self.constants, self.constant_registers = [], [], []
         self.input_registers, self.masked_inputs, self.masked_outputs = [], [], []
         self.newly_masked = []
-        self.compared = {node.inputs[0] for node in order if node.op == "above_zero"}
+        order = self.by_depth(order)
         for node in order:
             self.registers[node] = self.lower(node)
         for node in reveal:
@@ -322,6 +321,19 @@ class Lowering:
             outputs,
             tuple(self.masked_outputs),
         )
+
+    def by_depth(self, order):
+        """`order`, still each node after its inputs, with what can be computed at once together;
+        notes which values are compared, and which comparisons can be made as one."""
+        depths, self.compared = {}, {}
+        for node in order:
+            depths[node] = 1 + max((depths.get(x, 0) for x in node.inputs), default=0)
+        for node in order:
+            if node.op == "above_zero":
+                at_once = self.compared.setdefault(depths[node], {})
+                at_once[node.inputs[0]] = None  # a set that keeps its order
+        self.compared = {x: list(group) for group in self.compared.values() for x in group}
+        return sorted(order, key=depths.get)
 
     def emit(self, op, ins, params=(), outs=1):
         registers = tuple(range(self.count, self.count + outs))
@@ -394,9 +406,27 @@ class Lowering:
     def above_zero(self, x):
         """The registers with the bit x > 0 and with x, both masked: one comparison for each x."""
         if ("above_zero", x) not in self.masks:
+            self.compare(self.compared[x])
+        return self.masks["above_zero", x]
+
+    def compare(self, nodes):
+        """Compare several values with zero in one instruction."""
+        if len(nodes) == 1:
+            (x,) = nodes
             registers = self.emit("above_zero", (self.share(x),), (x.shape,), outs=2)
             self.masks["above_zero", x] = registers
-        return self.masks["above_zero", x]
+            return
+        flat = [self.emit("reshape", (self.share(x),), ((x.size,),)) for x in nodes]
+        total = sum(x.size for x in nodes)
+        results = self.emit("above_zero", (self.emit("cat", tuple(flat), (0,)),), ((total,),), 2)
+        start = 0
+        for x in nodes:
+            part = ("index", (("slice", start, start + x.size, None),))
+            parts = [self.emit("move", (register,), part) for register in results]
+            self.masks["above_zero", x] = tuple(
+                self.emit("move", (register,), ("reshape", x.shape)) for register in parts
+            )
+            start += x.size
 
     def _once(self, key, *instruction):
         if key not in self.masks:

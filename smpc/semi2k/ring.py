@@ -7,32 +7,48 @@ import numpy as np
 # limbs are computed in float64. They are exact as long as no sum exceeds 2^53: the largest is of
 # (x0 + x1) (y0 + y1), below 2^44 each.
 _MOST_TERMS = 512
-_LIMB = np.uint64(22)
+_FEW = 1 << 16  # so few multiplications are done sooner than cutting the operands
+_LIMB, _TWO_LIMBS = np.uint64(22), np.uint64(44)
 _MASK = np.uint64((1 << 22) - 1)
 _BALANCE = np.uint64((1 << 21) + (1 << 43))
 # An integer n below 2^52, ORed to the bits of the float 2^52, is the float 2^52 + n.
 _FLOAT_2_52 = np.uint64(0x433 << 52)
 
 
-def matmul(x, y):
-    """x @ y mod 2^64, for the shapes that numpy's matmul takes.
+def mul(*pairs):
+    """The sum of x * y over pairs (x, y) of uint64 arrays, broadcast."""
+    (x, y), *rest = pairs
+    return sum((x * y for x, y in rest), start=x * y)
+
+
+def matmul(*pairs):
+    """The sum of x @ y mod 2^64 over pairs (x, y), for the shapes that numpy's matmul takes.
 
     Args:
-        x, y: uint64, (..., m, k) and (..., k, n), or one-dimensional as in numpy.
+        pairs: uint64 arrays (..., m, k) and (..., k, n), or one-dimensional as in numpy.
     Returns:
         uint64, exact.
     """
+    (x, y), *_ = pairs
     if y.ndim == 1:
-        return matmul(x, y[:, None])[..., 0]
+        return matmul(*((x, y[:, None]) for x, y in pairs))[..., 0]
     if x.ndim == 1:
-        return matmul(x[None, :], y)[..., 0, :]
-    k = x.shape[-1]
-    n_chunks = max(1, -(-k // _MOST_TERMS))
-    ends = [k * i // n_chunks for i in range(n_chunks + 1)]
-    products = [
-        _matmul_chunk(x[..., start:end], y[..., start:end, :])
-        for start, end in zip(ends, ends[1:], strict=False)
-    ]
+        return matmul(*((x[None, :], y) for x, y in pairs))[..., 0, :]
+    if x.shape[-2] * x.shape[-1] * y.shape[-1] <= _FEW:
+        return sum((np.matmul(x, y) for x, y in pairs[1:]), start=np.matmul(x, y))
+    if len(pairs) > 1 and x.ndim == y.ndim == 2:  # [x a] @ [y; b] = x @ y + a @ b
+        x = np.concatenate([x for x, _ in pairs], axis=1)
+        y = np.concatenate([y for _, y in pairs])
+        pairs = [(x, y)]
+    products = []
+    for x, y in pairs:
+        k = x.shape[-1]
+        n_chunks = max(1, -(-k // _MOST_TERMS))
+        ends = [k * i // n_chunks for i in range(n_chunks + 1)]
+        products += [
+            _matmul_chunk(x[..., start:end], y[..., start:end, :])
+            for start, end in zip(ends, ends[1:], strict=False)
+        ]
     return sum(products[1:], start=products[0])
 
 
@@ -45,7 +61,14 @@ def _matmul_chunk(x, y):
     both = _ring((x0 + x1) @ (y0 + y1))
     outer = x0 @ y2
     outer += x2 @ y0
-    return low + ((both - low - high) << _LIMB) + ((high + _ring(outer)) << np.uint64(44))
+    both -= low
+    both -= high
+    both <<= _LIMB
+    high += _ring(outer)
+    high <<= _TWO_LIMBS
+    low += both
+    low += high
+    return low
 
 
 def _limbs(x):
@@ -63,5 +86,7 @@ def _limbs(x):
 
 
 def _ring(exact):
-    """Integers held in float64, as ring elements."""
-    return exact.astype(np.int64).view(np.uint64)
+    """Integers held in float64, as ring elements in the same memory."""
+    bits = exact.view(np.int64)
+    np.copyto(bits, exact, casting="unsafe")
+    return bits.view(np.uint64)

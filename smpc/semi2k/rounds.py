@@ -7,55 +7,14 @@ up what the workers ask to have opened, which is masked, and receives what is re
 import math
 import time
 import weakref
-from dataclasses import dataclass, field
 
 import numpy as np
 import syft
 
+from smpc.semi2k.network import Network
 from smpc.semi2k.parties import Provider, Worker, pack, raw, unpack, words
 from smpc.semi2k.program import LOCAL, MOVES, Graph, Lowering, ancestors
 from smpc.semi2k.randomness import Stream, new_key
-
-
-@dataclass
-class Counters:
-    """What has been said so far. Bytes are of whole messages, by sender.
-
-    Attributes:
-        rounds: of openings, each one message to each worker and its reply.
-        messages: requests from one party to another while running (online).
-        dealing_messages: requests for dealt randomness, and the provider's own messages (offline).
-        sharing_messages: shares of inputs, and keys.
-        sent: bytes that each party sent while running, by its id; `dealt`: bytes of dealing.
-        opened: bytes of masked values that both workers sent to have opened.
-        revealed: bytes of shares that both workers sent to be revealed.
-        seconds, dealing_seconds: wall time of running, and of dealing.
-    """
-
-    rounds: int = 0
-    messages: int = 0
-    dealing_messages: int = 0
-    sharing_messages: int = 0
-    opened: int = 0
-    revealed: int = 0
-    dealt: int = 0
-    sent: dict = field(default_factory=dict)
-    seconds: float = 0.0
-    dealing_seconds: float = 0.0
-
-    def snapshot(self):
-        """The present figures, as a dict."""
-        return {**self.__dict__, "sent": dict(self.sent)}
-
-
-def difference(after, before):
-    """What came between two snapshots of `Counters`."""
-    return {
-        name: {party: n - before[name].get(party, 0) for party, n in value.items()}
-        if isinstance(value, dict)
-        else value - before[name]
-        for name, value in after.items()
-    }
 
 
 def _is_local(node):
@@ -71,7 +30,7 @@ class Session:
     Attributes:
         workers: worker1 and worker2; `provider`: the crypto provider.
         graph: the `Graph` of what has been computed and is to be.
-        counters: `Counters`.
+        network: the `Network` that carries and counts the messages.
     """
 
     _of = weakref.WeakKeyDictionary()
@@ -82,18 +41,19 @@ class Session:
 
     def __init__(self, workers, provider):
         self.workers, self.provider = workers, provider
-        self.graph, self.counters = Graph(), Counters()
+        self.graph = Graph()
         self._programs = {}
         self._serial = 0
         self._dead = []
         self._wanted = []
         self._pending = 0
         self._owner = Stream(new_key())  # the data owners' masks of inputs; no other party has it
-        self._name = f"{workers[0].id} {workers[1].id} {provider.id}"
-        provider.crypto_store.semi2k[self._name] = Provider()
-        for worker, message in zip(workers, self._end(provider).keys(), strict=True):
-            worker.crypto_store.semi2k[self._name] = Worker(worker)
-            self._request(provider, worker, message, "sharing_messages")
+        self.network = Network(f"{workers[0].id} {workers[1].id} {provider.id}")
+        for worker in workers:
+            worker.crypto_store.semi2k[self.network.name] = Worker(worker)
+        dealer = Provider(provider, workers, self.network)
+        provider.crypto_store.semi2k[self.network.name] = dealer
+        dealer.send_keys()
 
     @classmethod
     def between(cls, workers, provider):
@@ -107,7 +67,9 @@ class Session:
         if not isinstance(provider, syft.workers.abstract.AbstractWorker):
             raise ValueError(f"semi2k needs a crypto_provider, a worker; got {provider!r}")
         if provider.id in {worker.id for worker in workers}:
-            raise ValueError(f"{provider.id} holds shares: the crypto_provider must be a third party")
+            raise ValueError(
+                f"{provider.id} holds shares: the crypto_provider must be a third party"
+            )
         if provider is syft.local_worker:
             raise ValueError("the crypto_provider must be a party of its own, not the orchestrator")
         sessions = cls._of.setdefault(provider, {})
@@ -115,22 +77,6 @@ class Session:
         if key not in sessions:
             sessions[key] = cls(tuple(workers), provider)
         return sessions[key]
-
-    def _end(self, party):
-        return party.crypto_store.semi2k[self._name]
-
-    # ---- messages
-
-    def _request(self, sender, receiver, message, kind="messages"):
-        """Every message passes here: sent to the receiver's end, counted, its reply returned."""
-        counters = self.counters
-        setattr(counters, kind, getattr(counters, kind) + 1)
-        reply = self._end(receiver).receive(message)
-        sent = counters.sent if kind == "messages" else {}
-        sent[sender.id] = sent.get(sender.id, 0) + len(message)
-        if reply is not None:
-            sent[receiver.id] = sent.get(receiver.id, 0) + len(reply)
-        return reply
 
     # ---- sharing and forgetting
 
@@ -141,7 +87,7 @@ class Session:
         id = syft.ID_PROVIDER.pop()
         for worker, share in zip(self.workers, (first, secret - first), strict=True):
             message = pack(do="store", id=id, shape=secret.shape, share=raw([share]))
-            self._request(syft.local_worker, worker, message, "sharing_messages")
+            self.network.request(syft.local_worker, worker, message, "sharing")
         return self.graph.stored(id, secret.shape, self._dead.append)
 
     def _forgotten(self):
@@ -234,20 +180,20 @@ class Session:
         self._ids = [syft.ID_PROVIDER.pop() for _ in range(n_outputs)]
         dead = self._forgotten()
         common = {"serial": self._serial, "program": number, "key": key, "inputs": inputs}
-        me, (worker1, worker2) = syft.local_worker, self.workers
-        request = pack(**common, delete=dead)
-        corrections = self._request(me, self.provider, request, "dealing_messages")
-        self._request(self.provider, worker2, corrections, "dealing_messages")
-        self.counters.dealt += len(corrections)
+        me = syft.local_worker
+        self.network.request(me, self.provider, pack(**common, delete=dead), "dealing")
         dealt = time.perf_counter()
         constants = [(values.shape, raw([values])) for values in lowering.constants]
         message = pack(do="run", **common, outputs=self._ids, constants=constants, delete=dead)
         revealed = []
         while message is not None:
-            replies = [unpack(self._request(me, worker, message)) for worker in self.workers]
+            replies = [
+                unpack(self.network.request(me, worker, message, "online"))
+                for worker in self.workers
+            ]
             message = self._open(*replies, revealed)
-        self.counters.dealing_seconds += dealt - started
-        self.counters.seconds += time.perf_counter() - dealt
+        self.network.counters.seconds["dealing"] += dealt - started
+        self.network.counters.seconds["online"] += time.perf_counter() - dealt
         flat = np.concatenate(revealed) if revealed else np.empty(0, np.uint64)
         ends = np.cumsum([math.prod(shape) for shape in shapes])
         values = np.split(flat, ends[:-1]) if shapes else []
@@ -257,7 +203,7 @@ class Session:
         """Put the workers' answers together: the next message to both, or None at the end."""
         if one["finished"] != two["finished"]:
             raise RuntimeError("the workers are not in the same round")
-        counters = self.counters
+        counters = self.network.counters
         if one["revealed"]:
             revealed.append(words(one["revealed"]) + words(two["revealed"]))
             counters.revealed += 2 * len(one["revealed"])

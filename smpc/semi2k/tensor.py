@@ -4,8 +4,10 @@
 change with its reason; the rest is a subclass of AdditiveSharingTensor.
 """
 
+import ctypes
 import functools
 import math
+import platform
 
 import numpy as np
 import syft
@@ -135,7 +137,9 @@ class Semi2kTensor(AdditiveSharingTensor):
             return self.session.graph.constant(other, ())
         if isinstance(other, torch.Tensor) and not other.is_floating_point():
             return self.session.graph.array(other.long().numpy())
-        raise TypeError(f"semi2k computes with semi2k tensors and integers, not {_described(other)}")
+        raise TypeError(
+            f"semi2k computes with semi2k tensors and integers, not {_described(other)}"
+        )
 
     @property
     def _graph(self):
@@ -483,6 +487,7 @@ def install():
     refuse_other_protocols()
     check_fixed_precision()
     want_updated_parameters()
+    keep_freed_memory()
 
 
 def make_semi2k_tensors():
@@ -535,7 +540,16 @@ def check_fixed_precision():
     semi2k tensor takes part the first is refused and the others are right."""
     comparisons = ("__gt__", "__ge__", "__lt__", "__le__", "eq", "__eq__")
     products = ("matmul", "__matmul__", "mm")
-    for name in ("add", "__add__", "__radd__", "sub", "__sub__", "mul_and_div", *products, *comparisons):
+    for name in (
+        "add",
+        "__add__",
+        "__radd__",
+        "sub",
+        "__sub__",
+        "mul_and_div",
+        *products,
+        *comparisons,
+    ):
         native = getattr(FixedPrecisionTensor, name)
 
         @functools.wraps(native)
@@ -585,3 +599,13 @@ def want_updated_parameters():
         return result
 
     torch.optim.SGD.step = step
+
+
+def keep_freed_memory():
+    """Not a change in syft: have glibc reuse the memory of freed arrays, where by default it gives
+    back to the system, and takes anew page by page, what every round frees and needs again."""
+    if platform.libc_ver()[0] == "glibc":
+        mmap_threshold, trim_threshold = -3, -1  # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD, malloc.h
+        libc = ctypes.CDLL(None)
+        libc.mallopt(mmap_threshold, 1 << 28)
+        libc.mallopt(trim_threshold, 1 << 30)
