@@ -266,7 +266,7 @@ def main():
     optimizer = optimizer.fix_precision(precision_fractional=args.precision_fractional)
 
     n_batches = args.epochs * (len(private_train_loader) + len(private_test_loader))
-    run = report.Run(vars(args), n_batches)
+    run = report.Run(vars(args), n_batches, semi2k.counters)
     signal.signal(signal.SIGINT, run.interrupt)
     try:
         for epoch in range(1, args.epochs + 1):

@@ -29,13 +29,16 @@ class Run:
             revealed) and seconds.
         tests: a dict for each test pass: epoch, correct, items and seconds.
         plain_steps: seconds of each plain PyTorch step taken for comparison.
+        counters: what the parties said in the last "training step" and the last "test pass": a dict
+            for each, as made by `semi2k.network.Counters.since`; empty for other protocols.
         twin: what the plain twin did, as {"losses": [...], "correct": [...]}, or None.
         interrupted: whether the user has asked to stop; `trained` and `tested_batch` then raise
             KeyboardInterrupt, so that a step is never left half done.
     """
 
-    def __init__(self, arguments, n_batches):
-        self.arguments = dict(arguments)
+    def __init__(self, arguments, n_batches, counters):
+        self.arguments, self._read_counters = dict(arguments), counters
+        self._counted, self.counters = counters(), {}
         self.steps, self.tests, self.plain_steps, self.twin = [], [], [], None
         self.interrupted = False
         self.bar = tqdm(total=n_batches, unit="batch", disable=None)
@@ -54,6 +57,7 @@ class Run:
         self.steps.append(
             {"epoch": epoch, "batch": batch, "items": items, "loss": loss, "seconds": seconds}
         )
+        self._count("training step")
         self._advance()
 
     def tested_batch(self):
@@ -63,6 +67,13 @@ class Run:
     def tested(self, epoch, correct, items, seconds):
         """Record a test pass."""
         self.tests.append({"epoch": epoch, "correct": correct, "items": items, "seconds": seconds})
+        self._count("test pass")
+
+    def _count(self, what):
+        counted = self._read_counters()
+        if counted is not None:
+            self.counters[what] = counted.since(self._counted)
+            self._counted = counted
 
     def _advance(self):
         self.bar.update()
@@ -82,6 +93,7 @@ class Run:
                 plain_item = plain / self.steps[0]["items"]
                 lines += [f"  plain PyTorch          {plain:10.6f}  {plain_item:10.6f}"]
                 lines += [f"  ratio                  {batch / plain:10.0f}"]
+        lines += self._counters_table()
         if self.tests:
             lines += [
                 "",
@@ -98,6 +110,30 @@ class Run:
             lines.append(line)
         return "\n".join(lines)
 
+    def _counters_table(self):
+        if not self.counters:
+            return []
+        columns = list(self.counters)
+        lines = ["", " " * 34 + "".join(f"{column:>15}" for column in columns)]
+
+        def row(label, figure):
+            figures = [figure(self.counters[column]) for column in columns]
+            lines.append(f"  {label:<32}" + "".join(f"{figure:>15,}" for figure in figures))
+
+        row("rounds", lambda c: c["rounds"])
+        row("bytes opened, both workers", lambda c: c["opened"])
+        for kind in ("online", "dealing"):
+            row(f"{kind}: messages", lambda c, k=kind: c["messages"].get(k, 0))
+            row(f"{kind}: milliseconds", lambda c, k=kind: round(1000 * c["seconds"][k]))
+            for party in sorted(
+                {p for c in self.counters.values() for p in c["sent"].get(kind, ())}
+            ):
+                row(
+                    f"{kind}: bytes sent by {party}",
+                    lambda c, k=kind, p=party: c["sent"].get(k, {}).get(p, 0),
+                )
+        return lines
+
     def save(self, folder):
         """Write `run.json` to `folder`, and `accuracy.png` once there is a test pass."""
         record = {
@@ -107,6 +143,7 @@ class Run:
             "interrupted": self.interrupted,
             "steps": self.steps,
             "tests": self.tests,
+            "counters": self.counters,
             "plain_steps": self.plain_steps,
             "plain_twin": self.twin,
         }

@@ -11,12 +11,15 @@ compat.prepare()
 import syft  # noqa: E402
 import torch  # noqa: E402
 
+from smpc.semi2k import tensor as semi2k  # noqa: E402
+
 
 @pytest.fixture(scope="session")
 def parties():
     """syft's hook on torch, two workers and a crypto provider."""
     hook = syft.TorchHook(torch)
     torch.set_num_threads(1)
+    semi2k.install()
     worker1, worker2, crypto_provider = (
         syft.VirtualWorker(hook, id=name) for name in ("worker1", "worker2", "crypto_provider")
     )

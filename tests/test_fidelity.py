@@ -19,7 +19,7 @@ class SmallNet(torch.nn.Module):
         return self.fc2(F.relu(self.fc1(x)))
 
 
-@pytest.mark.parametrize("protocol", ["snn", "fss"])
+@pytest.mark.parametrize("protocol", ["semi2k", "snn", "fss"])
 def test_gradients(parties, share, protocol):
     generator = torch.Generator().manual_seed(0)
     data = torch.randn(4, 6, generator=generator)

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from smpc import report
+
 SMALL = ["--epochs", "1", "--n-train-items", "64", "--n-test-items", "64"]
 TRAIN_LINE = r"Train Epoch: 1 \[0/64 \(0%\)\]\tLoss: \d\.\d{6}\tTime: \d+\.\d{3}s"
 TEST_LINE = r"Test set: Accuracy: (\d+)\.0/64 \((\d+)%\)"
@@ -18,7 +20,7 @@ def run(*arguments):
     return subprocess.run(command, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("protocol", ["snn", "fss"])
+@pytest.mark.parametrize("protocol", ["semi2k", "snn", "fss"])
 def test_run(tmp_path, protocol):
     result = run(*SMALL, "--protocol", protocol, "--out", tmp_path)
     assert result.returncode == 0, result.stderr
@@ -39,10 +41,13 @@ def test_run(tmp_path, protocol):
     assert not record["interrupted"]
 
 
-def test_fidelity_and_true_counts(tmp_path):
+@pytest.mark.parametrize("protocol", ["semi2k", "snn"])
+def test_fidelity_and_true_counts(tmp_path, protocol):
     """The encrypted losses are the plain twin's; a last, shorter batch counts its own items."""
     sizes = "--n-train-items 40 --batch-size 16 --n-test-items 20 --test-batch-size 16".split()
-    result = run("--epochs", 1, *sizes, "--plain-twin", "--out", tmp_path)
+    result = run(
+        *("--epochs", 1, "--protocol", protocol, "--plain-twin", "--out", tmp_path), *sizes
+    )
     assert result.returncode == 0, result.stderr
     assert re.findall(r"\[(\d+)/40 \((\d+)%\)\]", result.stdout) == [
         ("0", "0"),
@@ -57,14 +62,31 @@ def test_fidelity_and_true_counts(tmp_path):
 
 
 def test_quadratic_activation(tmp_path):
-    result = run(*SMALL, "--activation", "quadratic", "--out", tmp_path)
+    result = run(*SMALL, "--activation", "quadratic", "--protocol", "snn", "--out", tmp_path)
     assert result.returncode == 0, result.stderr
     assert re.match(TRAIN_LINE, result.stdout)
 
 
+def test_the_tutorial(tmp_path):
+    """The default run: ten epochs beside the published curve and the plain twin."""
+    result = run("--plain-twin", "--out", tmp_path)
+    assert result.returncode == 0, result.stderr
+    record = json.loads((tmp_path / "run.json").read_text())
+    correct = [100 * test["correct"] / test["items"] for test in record["tests"]]
+    assert correct == pytest.approx([100 * n / 640 for n in report.PUBLISHED], abs=2.5)
+    twin = [100 * n / 640 for n in record["plain_twin"]["correct"]]
+    assert correct == pytest.approx(twin, abs=1.5)
+    step, test_pass = record["counters"]["training step"], record["counters"]["test pass"]
+    assert step["rounds"] <= 28
+    assert step["messages"]["online"] <= 80
+    assert step["opened"] <= 5_200_000
+    assert step["sent"]["dealing"]["crypto_provider"] <= 5_000_000
+    assert test_pass["rounds"] <= 50
+
+
 def test_interrupt(tmp_path):
     """Ctrl-C: one line, and the results so far."""
-    command = [sys.executable, "train_encrypted.py", *SMALL, "--epochs", "99", "--out", tmp_path]
+    command = [sys.executable, "train_encrypted.py", "--epochs", "999", "--out", tmp_path]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as process:

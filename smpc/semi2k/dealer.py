@@ -2,7 +2,7 @@
 
 A dealt item has uniform fields and derived ones. Each worker draws its share of a uniform field
 from the stream that it shares with the provider. Of a derived field worker1 draws its share, too;
-worker2's is what makes the two add up (XOR, for bits), and that correction is all that is ever sent.
+worker2's is what makes the two add up (XOR, for bits), and that correction is all that is sent.
 """
 
 import math

@@ -59,7 +59,7 @@ class Network:
         self.name, self.counters = name, Counters()
 
     def request(self, sender, receiver, message, kind):
-        """Send `message`, bytes, from one syft worker to another's end; its reply, bytes or None."""
+        """Send `message`, bytes, from a syft worker to another's end; its reply, bytes or None."""
         reply = receiver.crypto_store.semi2k[self.name].receive(message)
         counters = self.counters
         counters.messages[kind] = counters.messages.get(kind, 0) + 1

@@ -237,7 +237,8 @@ class Worker:
         for register, id in zip(program.outputs, outputs, strict=True):
             self._store(id, registers[register])
         for register, index in program.masked_outputs:
-            self.masked[inputs[index]] = registers[register]
+            # copies: what was drawn for this run is one array, and most of it is used up
+            self.masked[inputs[index]] = registers[register].map(np.copy)
         self.run = None
 
     def _take(self, serial, program):

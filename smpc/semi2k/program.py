@@ -1,9 +1,9 @@
 """What is to be computed: a graph of shared values, lowered to a program for the parties.
 
 An operation on shares makes a `Node` and nothing else. When a value is revealed, `lower` turns the
-nodes that it needs into a `Program`: a list of instructions on numbered registers, the same for both
-workers and for the crypto provider, with nothing in it that depends on a secret. The same graph
-gives an equal program, so that a training step is sent once and then named.
+nodes that it needs into a `Program`: a list of instructions on numbered registers, the same for
+both workers and for the crypto provider, with nothing in it that depends on a secret. The same
+graph gives an equal program, so that a training step is sent once and then named.
 """
 
 import math
@@ -51,9 +51,9 @@ class Instruction(NamedTuple):
     """One step of a program.
 
     Attributes:
-        op: a key of `LOCAL`, or "move" and "unmask" (of a masked value), "shared",
-            "add_public", "add_constant", "matmul_public", "refresh", "mask", "product", "truncate", "above_zero",
-            "reveal".
+        op: a key of `LOCAL`, or "move" and "unmask" (of a masked value), "shared", "add_public",
+            "add_constant", "matmul_public", "refresh", "mask", "product", "truncate",
+            "above_zero", "reveal".
         outs, ins: registers.
         params: numbers, names and tuples of such.
     """
@@ -131,17 +131,18 @@ class Node:
         id: its name at the workers once they store shares of it, else None.
         masked: whether the workers keep it opened under a mask.
         handles: how many tensors of the user's refer to it.
+        waited: how many times it was left pending when other values were computed.
         on_delete: called with `id` when nothing refers to a stored value any longer.
     """
 
     __slots__ = (
-        *("op", "inputs", "params", "shape", "id", "masked", "handles", "on_delete"),
+        *("op", "inputs", "params", "shape", "id", "masked", "handles", "waited", "on_delete"),
         "__weakref__",
     )
 
     def __init__(self, op, inputs, params, shape):
         self.op, self.inputs, self.params, self.shape = op, inputs, params, tuple(shape)
-        self.id, self.masked, self.handles, self.on_delete = None, False, 0, None
+        self.id, self.masked, self.handles, self.waited, self.on_delete = None, False, 0, 0, None
 
     def __del__(self):
         if self.id is not None:
@@ -195,7 +196,7 @@ class Graph:
 
     def array(self, values):
         """A public array of integers, int64 or uint64."""
-        values = np.ascontiguousarray(values)
+        values = np.array(values, order="C")
         if values.size and (values == values.flat[0]).all():
             return self.constant(int(values.flat[0]), values.shape)
         return Node("public", (), (values.view(np.uint64),), values.shape)
@@ -209,7 +210,9 @@ class Graph:
             return self.constant(0, x.shape)
         if x.op == "scaled" and x.inputs:
             whole = x.params[0] * factor
-            if x.params[0].denominator == 1 or abs(whole.numerator) <= self.LARGEST_NUMERATOR:
+            exact = x.params[0].denominator == 1
+            # (a negation costs nothing, but a second rounding would)
+            if exact or (factor != -1 and abs(whole.numerator) <= self.LARGEST_NUMERATOR):
                 return self.scaled(x.inputs[0], whole)
         if factor == 1:
             return x

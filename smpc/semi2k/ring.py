@@ -1,5 +1,7 @@
 """Arrays over the ring Z_2^64: numpy's uint64, whose +, -, * wrap, and a fast matrix product."""
 
+import itertools
+
 import numpy as np
 
 # There is no BLAS for integers. Each operand of a matrix product is cut into three limbs,
@@ -47,7 +49,7 @@ def matmul(*pairs):
         ends = [k * i // n_chunks for i in range(n_chunks + 1)]
         products += [
             _matmul_chunk(x[..., start:end], y[..., start:end, :])
-            for start, end in zip(ends, ends[1:], strict=False)
+            for start, end in itertools.pairwise(ends)
         ]
     return sum(products[1:], start=products[0])
 

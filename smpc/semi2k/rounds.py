@@ -33,13 +33,14 @@ class Session:
         network: the `Network` that carries and counts the messages.
     """
 
-    _of = weakref.WeakKeyDictionary()
-
     # Pending nodes hold no memory at the workers, but running them all at once does: beyond this
     # many elements they are computed without waiting for a value to be revealed.
     MOST_PENDING = 1 << 22
+    # What nobody asks for, such as the gradient of the images, mostly dies with its step. What is
+    # left pending this often is computed, since it would hold on to more at every step.
+    PATIENCE = 3
 
-    def __init__(self, workers, provider):
+    def __init__(self, name, workers, provider):
         self.workers, self.provider = workers, provider
         self.graph = Graph()
         self._programs = {}
@@ -48,7 +49,7 @@ class Session:
         self._wanted = []
         self._pending = 0
         self._owner = Stream(new_key())  # the data owners' masks of inputs; no other party has it
-        self.network = Network(f"{workers[0].id} {workers[1].id} {provider.id}")
+        self.network = Network(name)
         for worker in workers:
             worker.crypto_store.semi2k[self.network.name] = Worker(worker)
         dealer = Provider(provider, workers, self.network)
@@ -72,17 +73,17 @@ class Session:
             )
         if provider is syft.local_worker:
             raise ValueError("the crypto_provider must be a party of its own, not the orchestrator")
-        sessions = cls._of.setdefault(provider, {})
-        key = tuple(worker.id for worker in workers)
-        if key not in sessions:
-            sessions[key] = cls(tuple(workers), provider)
-        return sessions[key]
+        sessions = syft.local_worker.crypto_store.semi2k
+        name = f"{workers[0].id} {workers[1].id} {provider.id}"
+        if name not in sessions:
+            sessions[name] = cls(name, tuple(workers), provider)
+        return sessions[name]
 
     # ---- sharing and forgetting
 
     def share(self, values):
         """A data owner's part: share a public-to-it int64 array; the node of the shared value."""
-        secret = np.ascontiguousarray(values).view(np.uint64)
+        secret = np.array(values, dtype=np.int64, order="C").view(np.uint64)
         first = self._owner.words(secret.size).reshape(secret.shape)
         id = syft.ID_PROVIDER.pop()
         for worker, share in zip(self.workers, (first, secret - first), strict=True):
@@ -125,6 +126,7 @@ class Session:
             the revealed values: uint64 arrays.
         """
         wanted = wanted + [node for ref in self._wanted if (node := ref()) and node.pending]
+        wanted += [node for node in self.graph.pending if node.waited >= self.PATIENCE]
         self._wanted, self._pending = [], 0
         order = ancestors(reveal + wanted)
         order += self._free_of_charge(order)
@@ -136,6 +138,8 @@ class Session:
             self.graph.pending.discard(node)
         for node in lowering.newly_masked:
             node.masked = True
+        for node in self.graph.pending:
+            node.waited += node.op not in MOVES
         return revealed
 
     def _free_of_charge(self, order):

@@ -13,6 +13,7 @@ import numpy as np
 import syft
 import torch
 from syft.frameworks.torch.mpc.primitives import PrimitiveStorage
+from syft.frameworks.torch.tensors.interpreters import gradients
 from syft.generic.abstract.tensor import AbstractTensor
 from syft.generic.frameworks.hook import hook_args
 from syft.generic.pointers.pointer_tensor import PointerTensor
@@ -471,7 +472,7 @@ def _described(other):
     return f"a {type(other).__name__}"
 
 
-# ---- What is changed in syft -----------------------------------------------------------------------
+# ---- What is changed in syft ---------------------------------------------------------------------
 
 
 def install():
@@ -480,14 +481,22 @@ def install():
     if getattr(AdditiveSharingTensor, "_semi2k_installed", False):
         return
     AdditiveSharingTensor._semi2k_installed = True
-    PrimitiveStorage.register_component("semi2k", dict)  # the ends of a worker, by session
+    PrimitiveStorage.register_component("semi2k", dict)  # a worker's ends, by session
+    syft.local_worker.crypto_store.semi2k = {}  # the orchestrator's; it was made before
     hook_args.default_register_tensor(Semi2kTensor)
     make_semi2k_tensors()
     refuse_what_is_not_overridden()
     refuse_other_protocols()
     check_fixed_precision()
+    give_reshape_its_gradient()
     want_updated_parameters()
     keep_freed_memory()
+
+
+def counters():
+    """A copy of the `Counters` of the only session there is, or None if there is none."""
+    sessions = list(syft.local_worker.crypto_store.semi2k.values())
+    return sessions[0].network.counters.copy() if len(sessions) == 1 else None
 
 
 def make_semi2k_tensors():
@@ -580,6 +589,17 @@ def refuse_mixture(one, other):
     shared = [x.child for x in (one, other) if isinstance(x.child, AdditiveSharingTensor)]
     if len({type(child) for child in shared}) > 1:
         raise TypeError("semi2k tensors and tensors of another protocol cannot be mixed")
+
+
+def give_reshape_its_gradient():
+    """syft's ReshapeBackward never notes the tensor whose shape it goes back to."""
+
+    class ReshapeBackward(gradients.ReshapeBackward):
+        def __init__(self, self_, *dims):
+            super().__init__(self_, *dims)
+            self.self_ = self_
+
+    gradients.ReshapeBackward = ReshapeBackward
 
 
 def want_updated_parameters():

@@ -1,0 +1,145 @@
+"""Seconds, rounds, messages and bytes of a training step and a test pass, for each protocol.
+
+    make bench          # about eight minutes; prints one table
+
+Each system runs `train_encrypted.py` with the tutorial's arguments in a process of its own, with one
+thread. A message is one serialised request from one party to another, whatever it is for; dealing is
+counted apart. The ratio is of the wall time of whole epochs of ten steps, everything within it.
+"""
+
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
+EPOCHS = {"snn": 1, "fss": 1, "semi2k": 6}
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+
+def run_here(protocol, out):
+    """In a process of its own: the script, with syft's messages counted by training step."""
+    sys.path.insert(0, str(REPOSITORY))
+    from syft.workers.virtual import VirtualWorker
+
+    import train_encrypted as script
+
+    counts = {"messages": 0, "bytes": 0}
+    figures = {}
+    send = VirtualWorker._send_msg
+
+    def counted_send(self, message, location):
+        reply = send(self, message, location)
+        counts["messages"] += 1
+        counts["bytes"] += len(message) + len(reply)
+        return reply
+
+    def counted(part, function):
+        def call(*args):
+            before = dict(counts)
+            function(*args)
+            figures[part] = {name: counts[name] - before[name] for name in counts}
+
+        return call
+
+    VirtualWorker._send_msg = counted_send
+    script.train = counted("epoch", script.train)
+    script.test = counted("test pass", script.test)
+    sys.argv = ["train_encrypted.py", "--protocol", protocol, "--out", out]
+    sys.argv += ["--epochs", str(EPOCHS[protocol]), "--data-dir", str(REPOSITORY / "data")]
+    script.main()
+    pathlib.Path(out, "syft.json").write_text(json.dumps(figures))
+
+
+def measure(protocol):
+    """One protocol's figures, from a run in a process of its own."""
+    with tempfile.TemporaryDirectory() as out:
+        command = [sys.executable, __file__, protocol, out]
+        subprocess.run(command, check=True, env=os.environ | ONE_THREAD, stdout=subprocess.DEVNULL)
+        record = json.loads(pathlib.Path(out, "run.json").read_text())
+        syft = json.loads(pathlib.Path(out, "syft.json").read_text())
+    epochs = {}
+    for step in record["steps"]:
+        epochs.setdefault(step["epoch"], []).append(step["seconds"])
+    if len(epochs) > 1:
+        del epochs[1]  # kept masks are made and programs are sent in the first
+    steps = [seconds for epoch in epochs.values() for seconds in epoch]
+    figures = {
+        "step": statistics.median(steps),
+        "epoch": statistics.median(map(sum, epochs.values())),
+        "test": statistics.median(test["seconds"] for test in record["tests"][-len(epochs) :]),
+    }
+    if record["counters"]:
+        counters = record["counters"]["training step"]
+        figures |= {
+            "rounds": counters["rounds"],
+            "messages": counters["messages"]["online"] + syft["epoch"]["messages"] // len(steps),
+            "dealing": counters["messages"]["dealing"],
+            "opened": counters["opened"],
+            "bytes": sum(counters["sent"]["online"].values()),
+            "dealt": counters["sent"]["dealing"]["crypto_provider"],
+        }
+    else:
+        figures["messages"] = syft["epoch"]["messages"] // len(steps)
+        figures["bytes"] = syft["epoch"]["bytes"] // len(steps)
+    return figures
+
+
+def plain():
+    """The same network, batch and step in torch alone, without syft's hook."""
+    import torch
+
+    torch.set_num_threads(1)
+    sizes = [torch.nn.Linear(784, 128), torch.nn.ReLU(), torch.nn.Linear(128, 64), torch.nn.ReLU()]
+    model = torch.nn.Sequential(*sizes, torch.nn.Linear(64, 10))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.02)
+    data, target = torch.randn(64, 784), torch.eye(10)[torch.randint(10, (64,))]
+    steps, tests = [], []
+    for _ in range(300):
+        started = time.perf_counter()
+        optimizer.zero_grad()
+        loss = ((model(data) - target) ** 2).sum() / 64
+        loss.backward()
+        optimizer.step()
+        steps.append(time.perf_counter() - started)
+    for _ in range(30):
+        started = time.perf_counter()
+        with torch.no_grad():
+            for _ in range(10):
+                (model(data).argmax(dim=1) == target.argmax(dim=1)).sum()
+        tests.append(time.perf_counter() - started)
+    step = statistics.median(steps)
+    return {"step": step, "epoch": 10 * step, "test": statistics.median(tests)}
+
+
+def main():
+    """Measure every system and print the table."""
+    rows = {"plain PyTorch": plain()} | {protocol: measure(protocol) for protocol in EPOCHS}
+    columns = ("step", "epoch", "test", "rounds", "messages", "dealing", "bytes", "opened", "dealt")
+    print(
+        "Seconds of a training step of 64 items, of an epoch of ten, of a test pass of 640 items;"
+    )
+    print("and of a training step: rounds, messages, messages for dealing, bytes of all messages,")
+    print("bytes opened by both workers, bytes dealt.\n")
+    print("| system | s a step | s an epoch | s a test pass | " + " | ".join(columns[3:]) + " |")
+    print("| --- |" + " --- |" * len(columns))
+    for system, figures in rows.items():
+        cells = [f"{figures[column]:.4f}" for column in columns[:3]]
+        cells += [f"{figures[c]:,}" if c in figures else "–" for c in columns[3:]]
+        print(f"| {system} | " + " | ".join(cells) + " |")
+    ours = rows["semi2k"]
+    for protocol in ("snn", "fss"):
+        theirs = rows[protocol]
+        print(
+            f"\n{protocol} / semi2k: {theirs['epoch'] / ours['epoch']:.0f} of a training epoch, "
+            f"{theirs['test'] / ours['test']:.0f} of a test pass"
+        )
+    print(f"\nsemi2k / plain PyTorch: {ours['step'] / rows['plain PyTorch']['step']:.0f} of a step")
+
+
+if __name__ == "__main__":
+    run_here(*sys.argv[1:]) if len(sys.argv) > 1 else main()
