@@ -2,9 +2,10 @@
 
     make bench          # about eight minutes; prints one table
 
-Each system runs `train_encrypted.py` with the tutorial's arguments in a process of its own, with one
-thread. A message is one serialised request from one party to another, whatever it is for; dealing is
-counted apart. The ratio is of the wall time of whole epochs of ten steps, everything within it.
+Each system runs `train_encrypted.py` with the tutorial's arguments in a process of its own, with
+one thread. A message is one serialised request from one party to another, whatever it is for;
+dealing is counted apart. The ratio is of the wall time of whole epochs of ten steps, everything
+within it.
 """
 
 import json
@@ -24,9 +25,9 @@ ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_
 def run_here(protocol, out):
     """In a process of its own: the script, with syft's messages counted by training step."""
     sys.path.insert(0, str(REPOSITORY))
-    from syft.workers.virtual import VirtualWorker
-
     import train_encrypted as script
+
+    VirtualWorker = script.sy.VirtualWorker
 
     counts = {"messages": 0, "bytes": 0}
     figures = {}
