@@ -37,6 +37,8 @@ class Semi2kTensor(AdditiveSharingTensor):
             `share_secret` has shared `child`.
     """
 
+    _node = None  # also where __init__ raises
+
     def __init__(
         self, shares=None, owner=None, id=None, field=None, dtype=None, crypto_provider=None,
         protocol="semi2k", session=None, node=None, **kwargs,
