@@ -14,7 +14,7 @@ import numpy as np
 from smpc.semi2k.arithmetic import Bits, Masked
 
 LANES = 64  # elements are compared in groups of as many as a word has bits
-_LEVELS = 3
+LEVELS = 3  # of the tree
 
 # At each level a node takes four neighbours, bit 3 the highest, each with generate g and propagate
 # p, to  G = g3 + p3 g2 + p3 p2 g1 + p3 p2 p1 g0  and  P = p3 p2 p1 p0  over GF(2).
@@ -28,7 +28,7 @@ _FIRSTS = tuple(np.uint64(m) for m in (0x1111111111111111, 0x000F000F000F000F, 0
 @functools.cache
 def terms(level):
     """The products that a node of `level` computes; the last level needs no P."""
-    return _G_TERMS if level == _LEVELS - 1 else (*_G_TERMS, _P_TERM)
+    return _G_TERMS if level == LEVELS - 1 else (*_G_TERMS, _P_TERM)
 
 
 @functools.cache
@@ -81,7 +81,7 @@ def above_zero(party, deal, x):
     p = (r_bits ^ ~c if party == 0 else r_bits) & ~top
     if party == 0:
         p = p | top
-    for level in range(_LEVELS):
+    for level in range(LEVELS):
         g, p = yield from _tree_level(party, deal, g, p, level)
     top_of_c = _gather(c >> np.uint64(63))
     e = yield Bits((g ^ top_of_c if party == 0 else g) ^ deal["rho_bits"])
@@ -107,7 +107,7 @@ def _tree_level(party, deal, g, p, level):
     g_next = packed["g3"]
     for term in _G_TERMS:
         g_next = g_next ^ _and(party, delta, shares, term)
-    p_next = None if level == _LEVELS - 1 else _and(party, delta, shares, _P_TERM)
+    p_next = None if level == LEVELS - 1 else _and(party, delta, shares, _P_TERM)
     return g_next, p_next
 
 

@@ -99,7 +99,7 @@ class Comparison(NamedTuple):
             Field("r_bits", (self.n,), boolean=True, derived=True),
             Field("rho", (self.n,), derived=True),
         ]
-        for level in range(3):
+        for level in range(comparison.LEVELS):
             width = self.n // 4 ** (level + 1)
             n_masks = len(comparison.variables(level))
             n_products = len(comparison.mask_products(level))
@@ -112,7 +112,7 @@ class Comparison(NamedTuple):
     def derive(self, secret):
         """The bits of r, rho as ring elements, and the products of the tree's masks."""
         derived = {"r_bits": secret["r"], "rho": comparison.unpack(secret["rho_bits"])}
-        for level in range(3):
+        for level in range(comparison.LEVELS):
             masks = dict(zip(comparison.variables(level), secret[f"masks{level}"], strict=True))
             derived[f"products{level}"] = np.stack(
                 [

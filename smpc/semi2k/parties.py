@@ -63,7 +63,7 @@ class Run:
         self.party, self.program, self.deals, self.registers = party, program, deals, registers
         self.needs = list(program.needs)
         self.waiting = []  # (instruction number, its generator, what it asked for)
-        self.revealed = []
+        self.revealed = []  # since the last round
         self.ready = [number for number, needs in enumerate(self.needs) if not needs]
         self._compute()
 
@@ -73,18 +73,16 @@ class Run:
         return not self.waiting
 
     def asks(self):
-        """(words, bits, revealed): what this party sends in this round, each a list of arrays."""
+        """(words, bits): what this party wants opened in this round, each a list of arrays."""
         asked = [ask for _, _, ask in self.waiting]
-        revealed, self.revealed = self.revealed, []
         return (
             [ask for ask in asked if not isinstance(ask, Bits)],
             [ask.words for ask in asked if isinstance(ask, Bits)],
-            revealed,
         )
 
     def resume(self, opened_words, opened_bits):
         """Go on with what has been opened, flat uint64 arrays in the order of `asks`."""
-        words_asked, bits_asked, _ = self.asks()
+        words_asked, bits_asked = self.asks()
         opened = {
             False: iter(split(opened_words, words_asked)),
             True: iter(split(opened_bits, bits_asked)),
@@ -171,7 +169,7 @@ class Worker:
         self.serial = 0  # of the last run
         self.programs = {}
         self.masked = {}  # id of a stored share -> Masked
-        self.dealt = {}  # serial number of a run -> corrections, worker2 only
+        self.dealt = {}  # worker2: serial of a run -> (words it will draw, corrections)
 
     def receive(self, message):
         """Answer a request; its field `do` names the method."""
@@ -187,8 +185,8 @@ class Worker:
         """From the crypto provider: the corrections of a run to come."""
         if position != self.stream.position + sum(size for size, _ in self.dealt.values()):
             raise RuntimeError(f"run {serial} was dealt from another position of the stream")
-        program_words, corrections = corrections
-        self.dealt[serial] = program_words, words(corrections)
+        drawn, corrections = corrections
+        self.dealt[serial] = drawn, words(corrections)
 
     def do_store(self, id, shape, share):
         """From a data owner: a share of one of its values."""
@@ -224,7 +222,8 @@ class Worker:
         return self._reply()
 
     def _reply(self):
-        asked_words, asked_bits, revealed = self.run.asks()
+        asked_words, asked_bits = self.run.asks()
+        revealed, self.run.revealed = self.run.revealed, []
         if finished := self.run.finished:
             self._finish()
         return pack(

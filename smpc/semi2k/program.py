@@ -295,7 +295,7 @@ def ancestors(roots):
 
 
 class Lowering:
-    """Turns the nodes in `order` into a program.
+    """Turns the nodes in `order` into a program that stores `keep` and reveals `reveal`, if any.
 
     Attributes:
         key: what `Program` is made from; equal for equal computations.
@@ -312,8 +312,8 @@ class Lowering:
         order = self.by_depth(order)
         for node in order:
             self.registers[node] = self.lower(node)
-        for node in reveal:
-            self.emit("reveal", (self.share(node),), (node.shape,), outs=0)
+        if reveal is not None:
+            self.emit("reveal", (self.share(reveal),), (reveal.shape,), outs=0)
         outputs = tuple(self.share(node) for node in keep)
         self.drop_unused({*outputs, *(register for register, _ in self.masked_outputs)})
         self.key = (
@@ -387,7 +387,10 @@ class Lowering:
         """The register with `node` opened under a mask, of which views share one opening."""
         if node.op in MOVES and node.inputs:
             inner = self.masked(node.inputs[0], times)
-            return self._once((node, inner), "move", (inner,), (node.op, *node.params))
+            if (node, inner) not in self.masks:
+                view = self.emit("move", (inner,), (node.op, *node.params))
+                self.masks[node, inner] = view
+            return self.masks[node, inner]
         if node.op == "above_zero" and node.pending and times == "mul":
             return self.above_zero(node.inputs[0])[0]
         if node in self.compared:
@@ -430,11 +433,6 @@ class Lowering:
                 self.emit("move", (register,), ("reshape", x.shape)) for register in parts
             )
             start += x.size
-
-    def _once(self, key, *instruction):
-        if key not in self.masks:
-            self.masks[key] = self.emit(*instruction)
-        return self.masks[key]
 
     def lower(self, node):
         """Emit the instructions of `node`; its inputs have been lowered."""

@@ -4,7 +4,6 @@ The orchestrator's end. It holds the graph of what is to be computed and the ids
 up what the workers ask to have opened, which is masked, and receives what is revealed.
 """
 
-import math
 import time
 import weakref
 
@@ -107,7 +106,7 @@ class Session:
         """Called for each new node that a tensor refers to; computes when too much is pending."""
         self._pending += node.size if node.pending else 0
         if self._pending > self.MOST_PENDING:
-            self.compute([], [node for node in self.graph.pending if node.handles])
+            self.compute([node for node in self.graph.pending if node.handles])
         return node
 
     def reveal(self, node):
@@ -116,31 +115,31 @@ class Session:
             return np.full(node.shape, round(node.params[0]), dtype=np.int64)
         if node.op == "public":
             return node.params[0].view(np.int64).copy()
-        (value,) = self.compute([node], [])
-        return value.view(np.int64)
+        return self.compute([], reveal=node).view(np.int64)
 
-    def compute(self, reveal, wanted):
-        """Compute what is to be revealed, what is wanted, and what comes with them at no cost.
+    def compute(self, wanted, reveal=None):
+        """Compute what is wanted, a node to reveal, and what comes with them at no cost.
 
         Returns:
-            the revealed values: uint64 arrays.
+            the revealed value, a uint64 array, or None if there is nothing to reveal.
         """
         wanted = wanted + [node for ref in self._wanted if (node := ref()) and node.pending]
         wanted += [node for node in self.graph.pending if node.waited >= self.PATIENCE]
         self._wanted, self._pending = [], 0
-        order = ancestors(reveal + wanted)
+        order = ancestors(wanted if reveal is None else [reveal, *wanted])
         order += self._free_of_charge(order)
         keep = self._still_referred_to(order)
         lowering = Lowering(order, reveal, keep)
-        revealed = self._run(lowering, [node.shape for node in reveal], len(keep))
-        for node, id in zip(keep, self._ids, strict=True):
+        ids = [syft.ID_PROVIDER.pop() for _ in keep]
+        revealed = self._run(lowering, ids)
+        for node, id in zip(keep, ids, strict=True):
             node.id, node.on_delete, node.inputs = id, self._dead.append, ()
             self.graph.pending.discard(node)
         for node in lowering.newly_masked:
             node.masked = True
         for node in self.graph.pending:
             node.waited += node.op not in MOVES
-        return revealed
+        return None if reveal is None else revealed.reshape(reveal.shape)
 
     def _free_of_charge(self, order):
         """The pending values in use that follow from `order` without another opening, such as the
@@ -173,23 +172,23 @@ class Session:
                     keep.append(node)
         return keep[::-1]
 
-    def _run(self, lowering, shapes, n_outputs):
-        """Have the parties run what `lowering` made; the revealed values."""
+    def _run(self, lowering, outputs):
+        """Have the parties run what `lowering` made and store shares under the ids `outputs`; the
+        revealed words, flat."""
         started = time.perf_counter()
         number, new = self._programs.setdefault(lowering.key, (len(self._programs), True))
         self._programs[lowering.key] = (number, False)
         key = lowering.key if new else None
         self._serial += 1
         inputs = [node.id for node in lowering.inputs]
-        self._ids = [syft.ID_PROVIDER.pop() for _ in range(n_outputs)]
         dead = self._forgotten()
         common = {"serial": self._serial, "program": number, "key": key, "inputs": inputs}
         me = syft.local_worker
         self.network.request(me, self.provider, pack(**common, delete=dead), "dealing")
         dealt = time.perf_counter()
         constants = [(values.shape, raw([values])) for values in lowering.constants]
-        message = pack(do="run", **common, outputs=self._ids, constants=constants, delete=dead)
-        revealed = []
+        message = pack(do="run", **common, outputs=outputs, constants=constants, delete=dead)
+        revealed = [np.empty(0, np.uint64)]
         while message is not None:
             replies = [
                 unpack(self.network.request(me, worker, message, "online"))
@@ -198,10 +197,7 @@ class Session:
             message = self._open(*replies, revealed)
         self.network.counters.seconds["dealing"] += dealt - started
         self.network.counters.seconds["online"] += time.perf_counter() - dealt
-        flat = np.concatenate(revealed) if revealed else np.empty(0, np.uint64)
-        ends = np.cumsum([math.prod(shape) for shape in shapes])
-        values = np.split(flat, ends[:-1]) if shapes else []
-        return [value.reshape(shape) for value, shape in zip(values, shapes, strict=True)]
+        return np.concatenate(revealed)
 
     def _open(self, one, two, revealed):
         """Put the workers' answers together: the next message to both, or None at the end."""

@@ -23,6 +23,7 @@ from smpc.semi2k.rounds import Session
 
 AdditiveSharingTensor = syft.AdditiveSharingTensor
 FixedPrecisionTensor = syft.FixedPrecisionTensor
+MIXED_PROTOCOLS = "semi2k tensors and tensors of another protocol cannot be mixed"
 
 
 class Semi2kTensor(AdditiveSharingTensor):
@@ -101,7 +102,7 @@ class Semi2kTensor(AdditiveSharingTensor):
 
     def __str__(self):
         if self.node.pending:
-            self.session.compute([], [self.node])
+            self.session.compute([self.node])
         return super().__str__().replace(type(self).__name__, "AdditiveSharingTensor", 1)
 
     def share_secret(self, *owners):
@@ -533,7 +534,7 @@ def refuse_other_protocols():
     """An operation of another protocol takes any AdditiveSharingTensor for its own."""
 
     def refuse(tensor):
-        raise TypeError("semi2k tensors and tensors of another protocol cannot be mixed")
+        raise TypeError(MIXED_PROTOCOLS)
 
     hook_args.register_forward_func({Semi2kTensor: refuse})
     for name in ("mul", "matmul"):
@@ -590,7 +591,7 @@ def refuse_mixture(one, other):
         )
     shared = [x.child for x in (one, other) if isinstance(x.child, AdditiveSharingTensor)]
     if len({type(child) for child in shared}) > 1:
-        raise TypeError("semi2k tensors and tensors of another protocol cannot be mixed")
+        raise TypeError(MIXED_PROTOCOLS)
 
 
 def give_reshape_its_gradient():
