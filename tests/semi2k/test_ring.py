@@ -9,6 +9,14 @@ from smpc.semi2k import ring
 from smpc.semi2k.randomness import Stream, new_key
 
 
+@pytest.fixture(params=[True, False], ids=["integers", "floats"], autouse=True, scope="module")
+def has_avx512(request):
+    """Both ways to the product, whatever the processor."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ring, "_HAS_AVX512", request.param)
+        yield
+
+
 def uniform(*shape):
     return Stream(new_key()).words(int(np.prod(shape))).reshape(shape)
 
