@@ -67,23 +67,36 @@ def test_quadratic_activation(tmp_path):
     assert re.match(TRAIN_LINE, result.stdout)
 
 
+def within_the_bands(record):
+    """Whether each epoch's accuracy is within 2.5 points of the published curve and within 1.5 of
+    the plain twin's."""
+    correct = [test["correct"] / 6.4 for test in record["tests"]]
+    return all(
+        abs(ours - theirs / 6.4) <= points
+        for others, points in ((report.PUBLISHED, 2.5), (record["plain_twin"]["correct"], 1.5))
+        for ours, theirs in zip(correct, others, strict=True)
+    )
+
+
 def test_the_tutorial(tmp_path):
-    """The default run: ten epochs beside the published curve and the plain twin."""
-    result = run("--plain-twin", "--out", tmp_path)
-    assert result.returncode == 0, result.stderr
-    record = json.loads((tmp_path / "run.json").read_text())
-    # Rounding is random, and moves a single early epoch by up to about three points from run to
-    # run: the last epoch and the mean over all are what a run can be held to.
-    correct = [test["correct"] for test in record["tests"]]
-    assert correct[-1] / 6.4 == pytest.approx(report.PUBLISHED[-1] / 6.4, abs=2.5)
-    for others in (report.PUBLISHED, record["plain_twin"]["correct"]):
-        assert sum(correct) / 64 == pytest.approx(sum(others) / 64, abs=1.5)
-    step, test_pass = record["counters"]["training step"], record["counters"]["test pass"]
-    assert step["rounds"] <= 28
-    assert step["messages"]["online"] <= 80
-    assert step["opened"] <= 5_200_000
-    assert step["sent"]["dealing"]["crypto_provider"] <= 5_000_000
-    assert test_pass["rounds"] <= 50
+    """The default run: ten epochs beside the published curve and the plain twin.
+
+    Rounding is random: over 20 runs an epoch's count had a standard deviation of two items, and one
+    run left a band, at epoch 2. So one run of two has to stay in them.
+    """
+    for _ in range(2):
+        result = run("--plain-twin", "--out", tmp_path)
+        assert result.returncode == 0, result.stderr
+        record = json.loads((tmp_path / "run.json").read_text())
+        step, test_pass = record["counters"]["training step"], record["counters"]["test pass"]
+        assert step["rounds"] <= 28
+        assert step["messages"]["online"] <= 80
+        assert step["opened"] <= 5_200_000
+        assert step["sent"]["dealing"]["crypto_provider"] <= 5_000_000
+        assert test_pass["rounds"] <= 50
+        if within_the_bands(record):
+            return
+    pytest.fail(f"left the bands twice: {record['tests']}")
 
 
 def test_interrupt(tmp_path):

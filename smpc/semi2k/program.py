@@ -164,6 +164,8 @@ class Graph:
 
     Attributes:
         pending: the nodes yet to be computed that something still refers to.
+        guard: how many times finer than its unit a quotient is rounded where it is a factor or
+            summed up; 1 but while a backward pass is made.
     """
 
     # a / d * k becomes a * (k / d), rounded once in place of twice, unless that narrows the range
@@ -171,6 +173,7 @@ class Graph:
     LARGEST_NUMERATOR = 100
 
     def __init__(self):
+        self.guard = 1
         self.pending = weakref.WeakSet()
         self._made = weakref.WeakValueDictionary()
 
@@ -220,6 +223,31 @@ class Graph:
             return self.moved(x.op, self.scaled(x.inputs[0], factor), *x.params)
         return self.node("scaled", (x,), (factor,), x.shape)
 
+    def quotient(self, x):
+        """(y, f) where x, or what x is a view of, is yet to be rounded to y f; else None."""
+        if x.op in MOVES and x.inputs:
+            inner = self.quotient(x.inputs[0])
+            return inner and (self.moved(x.op, inner[0], *x.params), inner[1])
+        if x.op == "scaled" and x.inputs and x.params[0].denominator > 1:
+            return x.inputs[0], x.params[0]
+        return None
+
+    def guarded(self, x):
+        """(y, g) with x = y / g, where a quotient is rounded `guard` times finer."""
+        if self.guard == 1 or not (quotient := self.quotient(x)):
+            return x, 1
+        numerator, factor = quotient
+        return self.scaled(numerator, factor * self.guard), self.guard
+
+    def summed(self, x, axes, keepdim):
+        """The sum over some axes."""
+        shape = np.sum(np.broadcast_to(np.uint8(0), x.shape), axes, keepdims=keepdim).shape
+        if x.op == "constant":
+            count = math.prod(x.shape[axis] for axis in axes)
+            return self.constant(x.params[0] * count, shape)
+        x, guard = self.guarded(x)
+        return self.scaled(self.node("sum", (x,), (axes, keepdim), shape), Fraction(1, guard))
+
     def times(self, op, x, y):
         """x times y, op being "mul" or "matmul"."""
         shape = np.broadcast_shapes(x.shape, y.shape) if op == "mul" else _matmul_shape(x, y)
@@ -233,7 +261,10 @@ class Graph:
             if one.op == "scaled" and one.inputs and one.params[0].denominator == 1:
                 pair = (one.inputs[0], other) if one is x else (other, one.inputs[0])
                 return self.scaled(self.times(op, *pair), one.params[0])
-        return self.node(op, (x, y), (), shape)
+        x, guard = self.guarded(x)
+        if guard == 1:
+            y, guard = self.guarded(y)
+        return self.scaled(self.node(op, (x, y), (), shape), Fraction(1, guard))
 
     def refreshed(self, x):
         """x in fresh shares: a new node at each call."""

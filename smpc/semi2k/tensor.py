@@ -8,6 +8,7 @@ import ctypes
 import functools
 import math
 import platform
+from fractions import Fraction
 
 import numpy as np
 import syft
@@ -23,6 +24,7 @@ from smpc.semi2k.rounds import Session
 
 AdditiveSharingTensor = syft.AdditiveSharingTensor
 FixedPrecisionTensor = syft.FixedPrecisionTensor
+GRADIENT_DIGITS = 6  # of fixed precision, that a backward pass keeps at least
 MIXED_PROTOCOLS = "semi2k tensors and tensors of another protocol cannot be mixed"
 
 
@@ -260,13 +262,8 @@ class Semi2kTensor(AdditiveSharingTensor):
 
     def sum(self, dim=None, keepdim=False):
         """The sum over all elements, one dimension, or several."""
-        node = self.node
-        axes = _axes(dim, len(node.shape))
-        shape = _summed(node.shape, axes, keepdim)
-        if node.op == "constant":
-            count = math.prod(node.shape[axis] for axis in axes)
-            return self._of(self._graph.constant(node.params[0] * count, shape))
-        return self._of(self._graph.node("sum", (node,), (axes, keepdim), shape))
+        axes = _axes(dim, self.dim())
+        return self._of(self._graph.summed(self.node, axes, keepdim))
 
     def mean(self, dim=None, keepdim=False):
         """The mean over all elements, one dimension, or several."""
@@ -454,10 +451,6 @@ def _axes(dim, n):
     return tuple(axis % n for axis in (dim if isinstance(dim, (tuple, list)) else (dim,)))
 
 
-def _summed(shape, axes, keepdim):
-    return [1 if i in axes else n for i, n in enumerate(shape) if keepdim or i not in axes]
-
-
 def _index(index):
     """An index in the form that a program carries: see `program.MOVES`."""
     if isinstance(index, slice):
@@ -492,7 +485,8 @@ def install():
     refuse_other_protocols()
     check_fixed_precision()
     give_reshape_its_gradient()
-    want_updated_parameters()
+    guard_gradients()
+    finish_updates()
     keep_freed_memory()
 
 
@@ -605,23 +599,71 @@ def give_reshape_its_gradient():
     gradients.ReshapeBackward = ReshapeBackward
 
 
-def want_updated_parameters():
+def _semi2k_tensor_in(chain):
+    """The semi2k tensor at the end of a chain of syft's tensors, or None."""
+    while hasattr(chain, "child") and not isinstance(chain, Semi2kTensor):
+        chain = chain.child
+    return chain if isinstance(chain, Semi2kTensor) else None
+
+
+def guard_gradients():
+    """Fixed precision rounds every gradient on the way back to its own unit, and gradients are
+    small: with 3 digits that, and not the noise of the batches, decides where an epoch ends. While
+    a backward pass is made, what is a factor or summed up keeps at least `GRADIENT_DIGITS`."""
+    native_backward = syft.AutogradTensor.backward
+
+    def backward(self, grad=None):
+        tensor = _semi2k_tensor_in(self)
+        if tensor is None:
+            return native_backward(self, grad)
+        number = self.child
+        graph = tensor.session.graph
+        graph.guard = number.base ** max(0, GRADIENT_DIGITS - number.precision_fractional)
+        try:
+            return native_backward(self, grad)
+        finally:
+            graph.guard = 1
+
+    syft.AutogradTensor.backward = backward
+
+
+def finish_updates():
     """An update of the weights is computed with the loss that is revealed next, not with the
-    first value that happens to depend on it."""
+    first value that happens to depend on it. And most updates are smaller than a unit of the
+    weights: what rounding drops of one is added to the next."""
     native_step = torch.optim.SGD.step
 
     def step(self, closure=None):
         result = native_step(self, closure)
         for group in self.param_groups:
             for parameter in group["params"]:
-                tensor = parameter
-                while hasattr(tensor, "child") and not isinstance(tensor, Semi2kTensor):
-                    tensor = tensor.child
-                if isinstance(tensor, Semi2kTensor):
-                    tensor.session.want(tensor.node)
+                weights = _semi2k_tensor_in(parameter)
+                if weights is not None:
+                    keep_remainder(weights, self.state[parameter])
+                    weights.session.want(weights.node)
         return result
 
     torch.optim.SGD.step = step
+
+
+def keep_remainder(weights, state):
+    """Make w - x/d, just written, w - q with q = (x + r)/d rounded, r = what the last step dropped;
+    and note x + r - d q for the next. So all updates together are off by less than a unit."""
+    graph, node = weights._graph, weights.node
+    if node.op != "sub" or not node.pending or not (quotient := graph.quotient(node.inputs[1])):
+        return  # nothing is rounded
+    numerator, factor = quotient
+    d = factor.denominator
+    x = graph.scaled(numerator, factor.numerator)
+    if "remainder" in state:
+        remainder, its_d = state["remainder"]
+        x = graph.added("add", x, graph.scaled(remainder.node, Fraction(d, its_d)))
+    q = graph.scaled(x, Fraction(1, d))
+    times_d = graph.node("scaled", (q,), (Fraction(d),), q.shape)  # not simplified: x/d*d is not x
+    remainder = weights._of(graph.added("sub", x, times_d))
+    state["remainder"] = remainder, d
+    weights.session.want(remainder.node)
+    weights.node = graph.added("sub", node.inputs[0], q)
 
 
 def keep_freed_memory():

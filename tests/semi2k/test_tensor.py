@@ -271,6 +271,34 @@ def test_gradients(share, expression, loss_units, gradient_units):
             check(secret.grad, public.grad, gradient_units)
 
 
+def test_gradients_keep_six_digits_on_the_way(share):
+    """Rounded to a thousandth, the gradient of x a would be 0 or 0.001 in place of 0.0003125, and
+    that of x 0 or 0.1."""
+    x, a, b = (share(torch.full((1, 1), value), "semi2k") for value in (1.0, 100.0, 0.01))
+    loss = (((x @ a) @ b) ** 2).sum() / 64
+    loss.backward()
+    check(x.grad, [[0.03125]], 1.1)
+
+
+def test_small_updates_add_up(parties, share):
+    """Fifty updates of 0.3 units are 15 units, whichever way each is rounded."""
+    net = torch.nn.Linear(1000, 1, bias=False)
+    torch.nn.init.zeros_(net.weight)
+    net.fix_precision().share(
+        *parties.workers,
+        crypto_provider=parties.crypto_provider,
+        protocol="semi2k",
+        requires_grad=True,
+    )
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.02).fix_precision()
+    data = share(torch.full((1, 1000), 0.015), "semi2k")
+    for _ in range(50):
+        optimizer.zero_grad()
+        net(data).sum().backward()
+        optimizer.step()
+    check(net.weight, torch.full((1, 1000), -0.015), 1)
+
+
 @pytest.mark.parametrize("name", ["sqrt", "chunk", "cumsum", "exp"])
 def test_what_it_has_not_is_refused(shared, name):
     raw = shared(torch.tensor([1.0, 2.0])).child.child
