@@ -95,18 +95,35 @@ def get_data_loaders(args):
     )
 
 
+# So many items stay shared between the workers, about 40 kB each with what is kept beside a share.
+HELD_ITEMS = 2048
+
+
 def one_hot_of(index_tensor):
     """Labels (B) to one-hot rows (B, 10): [0, 3] => [[1, 0, 0, 0, ...], [0, 0, 0, 1, ...]]."""
     onehot_tensor = torch.zeros(*index_tensor.shape, 10)  # 10 classes for MNIST
     return onehot_tensor.scatter(1, index_tensor.view(-1, 1), 1)
 
 
+class PrivateLoader:
+    """Batches (data, target), each secret-shared when it is asked for, in every epoch anew."""
+
+    def __init__(self, loader, share_data, share_target):
+        self.loader, self.share_data, self.share_target = loader, share_data, share_target
+
+    def __iter__(self):
+        for data, target in self.loader:
+            yield self.share_data(data), self.share_target(target)
+
+
 def get_private_data_loaders(args, workers, crypto_provider):
-    """The data owners' part: every batch of inputs and labels, secret-shared between the workers.
+    """The data owners' part: batches of inputs and labels, secret-shared between the workers.
+
+    Few items are shared once, here, and stay shared; of many, a batch is shared when it is needed.
 
     Returns:
-        two lists of (data, target): for training (B, 1, 28, 28) and one-hot (B, 10), for testing
-        (B, 1, 28, 28) and labels (B). All are shares; nobody else sees the items from here on.
+        two iterables of (data, target): for training (B, 1, 28, 28) and one-hot (B, 10), for
+        testing (B, 1, 28, 28) and labels (B). All are shares; nobody else sees the items.
     """
 
     def secret_share(tensor):
@@ -120,13 +137,14 @@ def get_private_data_loaders(args, workers, crypto_provider):
         )
 
     train_loader, test_loader = get_data_loaders(args)
-    private_train_loader = [
-        (secret_share(data), secret_share(one_hot_of(target))) for data, target in train_loader
+    private_loaders = (
+        PrivateLoader(train_loader, secret_share, lambda target: secret_share(one_hot_of(target))),
+        PrivateLoader(test_loader, secret_share, lambda target: secret_share(target.float())),
+    )
+    return [
+        list(loader) if len(loader.loader.dataset) <= HELD_ITEMS else loader
+        for loader in private_loaders
     ]
-    private_test_loader = [
-        (secret_share(data), secret_share(target.float())) for data, target in test_loader
-    ]
-    return private_train_loader, private_test_loader
 
 
 # ---- 4. The model --------------------------------------------------------------------------------
@@ -193,7 +211,7 @@ def test(args, model, private_test_loader, epoch, run):
             output = model(data)
             pred = output.argmax(dim=1)
             correct += pred.eq(target.view_as(pred)).sum()
-            run.tested_batch()
+            run.tested_batch(len(target))
 
     correct = correct.get().float_precision().item()
     n_items = args.n_test_items
@@ -265,8 +283,8 @@ def main():
     optimizer = optim.SGD(model.parameters(), lr=args.lr)
     optimizer = optimizer.fix_precision(precision_fractional=args.precision_fractional)
 
-    n_batches = args.epochs * (len(private_train_loader) + len(private_test_loader))
-    run = report.Run(vars(args), n_batches, semi2k.counters)
+    n_items = args.epochs * (args.n_train_items + args.n_test_items)
+    run = report.Run(vars(args), n_items, semi2k.counters)
     signal.signal(signal.SIGINT, run.interrupt)
     try:
         for epoch in range(1, args.epochs + 1):
@@ -287,7 +305,7 @@ def main():
     run.save(out)
 
     print("model.fc3.bias is", model.fc3.bias)
-    print("\nthe first batch's data is", private_train_loader[0][0])
+    print("\nthe first batch's data is", next(iter(private_train_loader))[0])
     print(f"\n{run.summary()}\n\nwritten: {out}/run.json and {out}/accuracy.png")
 
 

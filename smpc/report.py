@@ -22,7 +22,8 @@ VERSIONS_OF = ("syft", "torch", "torchvision", "numpy", "protobuf")
 
 
 class Run:
-    """The record of one run, and its progress bar on stderr (on a terminal only).
+    """The record of one run, and its progress bar on stderr (on a terminal only): items done and
+    to do, the time left, items a second.
 
     Attributes:
         steps: a dict for each training step: epoch, batch, items, loss (None where it was not
@@ -36,12 +37,12 @@ class Run:
             KeyboardInterrupt, so that a step is never left half done.
     """
 
-    def __init__(self, arguments, n_batches, counters):
+    def __init__(self, arguments, n_items, counters):
         self.arguments, self._read_counters = dict(arguments), counters
         self._counted, self.counters = counters(), {}
         self.steps, self.tests, self.plain_steps, self.twin = [], [], [], None
         self.interrupted = False
-        self.bar = tqdm(total=n_batches, unit="batch", disable=None)
+        self.bar = tqdm(total=n_items, unit=" items", disable=None)
 
     def interrupt(self, *_):
         """A signal handler: stop after the batch that is under way."""
@@ -58,11 +59,11 @@ class Run:
             {"epoch": epoch, "batch": batch, "items": items, "loss": loss, "seconds": seconds}
         )
         self._count("training step")
-        self._advance()
+        self._advance(items)
 
-    def tested_batch(self):
+    def tested_batch(self, items):
         """Count a batch of a test pass."""
-        self._advance()
+        self._advance(items)
 
     def tested(self, epoch, correct, items, seconds):
         """Record a test pass."""
@@ -75,8 +76,8 @@ class Run:
             self.counters[what] = counted.since(self._counted)
             self._counted = counted
 
-    def _advance(self):
-        self.bar.update()
+    def _advance(self, items):
+        self.bar.update(items)
         if self.interrupted:
             raise KeyboardInterrupt
 

@@ -628,19 +628,24 @@ def guard_gradients():
 
 
 def finish_updates():
-    """An update of the weights is computed with the loss that is revealed next, not with the
-    first value that happens to depend on it. And most updates are smaller than a unit of the
-    weights: what rounding drops of one is added to the next."""
+    """An update of the weights is computed with the loss that is revealed next, or else before the
+    next update, not with the first value that happens to depend on it. And most updates are smaller
+    than a unit of the weights: what rounding drops of one is added to the next."""
     native_step = torch.optim.SGD.step
 
-    def step(self, closure=None):
-        result = native_step(self, closure)
-        for group in self.param_groups:
+    def shared(optimizer):
+        for group in optimizer.param_groups:
             for parameter in group["params"]:
-                weights = _semi2k_tensor_in(parameter)
-                if weights is not None:
-                    keep_remainder(weights, self.state[parameter])
-                    weights.session.want(weights.node)
+                if (weights := _semi2k_tensor_in(parameter)) is not None:
+                    yield parameter, weights
+
+    def step(self, closure=None):
+        if last := [weights for _, weights in shared(self) if weights.node.pending]:
+            last[0].session.compute([weights.node for weights in last])
+        result = native_step(self, closure)
+        for parameter, weights in shared(self):
+            keep_remainder(weights, self.state[parameter])
+            weights.session.want(weights.node)
         return result
 
     torch.optim.SGD.step = step
