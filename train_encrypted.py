@@ -34,6 +34,7 @@ import torch.optim as optim
 from torchvision import datasets, transforms
 
 from smpc import mnist, report
+from smpc.checkpoint import Checkpoint, CheckpointError
 from smpc.files import prepare_folder
 from smpc.semi2k import tensor as semi2k
 
@@ -60,6 +61,9 @@ def parse_arguments(argv=None):
     add("--activation", choices=list(ACTIVATIONS), default="relu", help="of the hidden layers")
     add("--data-dir", default="./data", help="folder that holds MNIST/raw/")
     add("--out", default="results", help="folder for run.json and accuracy.png")
+    add("--checkpoint", metavar="DIR", help="folder that keeps each party's shares of the weights")
+    add("--checkpoint-every", type=count, default=100, help="batches, and at the end of an epoch")
+    add("--resume", action="store_true", help="go on from the checkpoint")
     add("--plain-twin", action="store_true", help="train the same network in the clear beside it")
     return check(parser.parse_args(argv))
 
@@ -169,10 +173,13 @@ class Net(nn.Module):
 # ---- 5. Training and testing ---------------------------------------------------------------------
 
 
-def train(args, model, private_train_loader, optimizer, epoch, run):
+def train(args, model, private_train_loader, optimizer, epoch, run, checkpoint):
     model.train()
     done, n_items = 0, args.n_train_items
     for batch_idx, (data, target) in enumerate(private_train_loader):  # <-- a private dataset now
+        if run.has_trained(epoch, batch_idx):  # before it was broken off
+            done += len(target)
+            continue
         start_time = time.time()
 
         optimizer.zero_grad()
@@ -199,6 +206,7 @@ def train(args, model, private_train_loader, optimizer, epoch, run):
             if not -1 < revealed < 2**52 / 10 ** (2 * args.precision_fractional):
                 raise OverflowError(f"a loss of {revealed:g}: training diverged, lower --lr")
         run.trained(epoch, batch_idx, batch_size, revealed, time.time() - start_time)
+        checkpoint.after_step(model, run)
         done += batch_size
 
 
@@ -258,7 +266,8 @@ def main():
     try:
         mnist.prepare(args.data_dir)
         out = prepare_folder(args.out)
-    except mnist.DataError as error:
+        checkpoint = Checkpoint(args)
+    except (mnist.DataError, CheckpointError) as error:
         fail(error)
     except OSError as error:
         fail(f"--out {args.out}: {error.strerror}")
@@ -287,14 +296,17 @@ def main():
     run = report.Run(vars(args), n_items, semi2k.counters)
     signal.signal(signal.SIGINT, run.interrupt)
     try:
-        for epoch in range(1, args.epochs + 1):
-            train(args, model, private_train_loader, optimizer, epoch, run)
+        checkpoint.begin(model, run)
+        for epoch in range(len(run.tests) + 1, args.epochs + 1):
+            train(args, model, private_train_loader, optimizer, epoch, run, checkpoint)
             test(args, model, private_test_loader, epoch, run)
+            checkpoint.save(model, run)
     except KeyboardInterrupt:
+        checkpoint.save(model, run)
         run.save(out)
         print(f"interrupted: the results so far are in {out}/", file=sys.stderr)
         raise SystemExit(130) from None
-    except OverflowError as error:
+    except (OverflowError, CheckpointError) as error:
         fail(error)
 
     losses, correct, run.plain_steps = train_plain_twin(

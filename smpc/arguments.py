@@ -61,6 +61,10 @@ def check(args):
             fail(f"--n-{name}-items {items}: MNIST has {available}")
         if batch_size > items:
             fail(f"a {name} batch of {batch_size} is larger than the {items} {name} items")
+    if args.resume and not args.checkpoint:
+        fail("--resume: say with --checkpoint DIR what to go on from")
+    if args.checkpoint and args.protocol != "semi2k":
+        fail(f"--checkpoint: --protocol {args.protocol} has none, use semi2k")
     if not 0 <= args.seed < 2**63:
         fail(f"--seed {args.seed}: use 0 to 2^63 - 1")
     if args.protocol == "fss" and not compat.fss_is_available():

@@ -44,6 +44,17 @@ class Run:
         self.interrupted = False
         self.bar = tqdm(total=n_items, unit=" items", disable=None)
 
+    def restore(self, steps, tests):
+        """Go on from the steps and tests of a run that was broken off."""
+        self.steps, self.tests = steps, tests
+        self.bar.update(sum(done["items"] for done in (*steps, *tests)))
+
+    def has_trained(self, epoch, batch):
+        """Whether this step has been taken."""
+        return bool(self.steps) and (epoch, batch) <= (
+            self.steps[-1]["epoch"], self.steps[-1]["batch"]
+        )  # fmt: skip
+
     def interrupt(self, *_):
         """A signal handler: stop after the batch that is under way."""
         self.interrupted = True

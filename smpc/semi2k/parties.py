@@ -5,12 +5,13 @@ request with a reply, and can run in a process of its own.
 """
 
 import math
+import pathlib
 
 import msgpack
 import numpy as np
 import torch
 
-from smpc.semi2k import arithmetic, comparison, ring
+from smpc.semi2k import arithmetic, comparison, ring, storage
 from smpc.semi2k.arithmetic import TIMES, Bits
 from smpc.semi2k.program import LOCAL, MOVES, Program
 from smpc.semi2k.randomness import Stream, new_key
@@ -191,6 +192,38 @@ class Worker:
     def do_store(self, id, shape, share):
         """From a data owner: a share of one of its values."""
         self._store(id, words(share).reshape(shape))
+
+    def do_save(self, ids, folder, about, keep):
+        """Write this worker's shares to a file of its own, and remove older ones but step `keep`.
+
+        The reply to this and to `do_load` is empty.
+        """
+        folder = pathlib.Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in folder.glob("*.shares*"):  # also what a broken-off write has left
+            if file.name != f"{keep}.shares":
+                file.unlink()
+        shares = [self._load(id) for id in ids]
+        fields = {"worker": self.worker.id, "about": about, "shapes": [s.shape for s in shares]}
+        storage.write(folder / f"{about['step']}.shares", fields | {"shares": bytes(raw(shares))})
+
+    def do_load(self, ids, folder, about, shapes):
+        """Store the shares that `do_save` wrote, under the ids given.
+
+        Raises:
+            CheckpointError: the file is missing, damaged, or of another party, run or model.
+        """
+        file = pathlib.Path(folder) / f"{about['step']}.shares"
+        fields = storage.read(file)
+        if fields["worker"] != self.worker.id:
+            raise storage.CheckpointError(f"{file} holds shares of {fields['worker']}")
+        if fields["about"] != about:
+            raise storage.CheckpointError(f"{file} is of another run")
+        if fields["shapes"] != [list(shape) for shape in shapes]:
+            raise storage.CheckpointError(f"{file} is of another model")
+        blank = [np.broadcast_to(np.uint64(0), shape) for shape in shapes]
+        for id, share in zip(ids, split(words(fields["shares"]), blank), strict=True):
+            self._store(id, share)
 
     def do_delete(self, ids):
         """Forget shares, and the masks that die with them."""

@@ -90,6 +90,31 @@ class Session:
             self.network.request(syft.local_worker, worker, message, "sharing")
         return self.graph.stored(id, secret.shape, self._dead.append)
 
+    def save(self, nodes, folder, about, keep):
+        """Have each worker write its shares of `nodes` to folder/WORKER/; see `Worker.do_save`."""
+        if pending := [node for node in nodes if node.pending]:
+            self.compute(pending)
+        fields = {"ids": [node.id for node in nodes], "about": about, "keep": keep}
+        for worker in self.workers:
+            message = pack(do="save", folder=f"{folder}/{worker.id}", **fields)
+            self.network.request(syft.local_worker, worker, message, "checkpoint")
+
+    def load(self, shapes, folder, about):
+        """New nodes for the values, of these shapes, whose shares the workers find in their files.
+
+        Raises:
+            CheckpointError: see `Worker.do_load`.
+        """
+        ids = [syft.ID_PROVIDER.pop() for _ in shapes]
+        fields = {"ids": ids, "about": about, "shapes": shapes}
+        for worker in self.workers:
+            message = pack(do="load", folder=f"{folder}/{worker.id}", **fields)
+            self.network.request(syft.local_worker, worker, message, "checkpoint")
+        return [
+            self.graph.stored(id, shape, self._dead.append)
+            for id, shape in zip(ids, shapes, strict=True)
+        ]
+
     def _forgotten(self):
         dead = self._dead[:]
         del self._dead[: len(dead)]

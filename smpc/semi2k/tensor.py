@@ -496,6 +496,31 @@ def counters():
     return sessions[0].network.counters.copy() if len(sessions) == 1 else None
 
 
+def save_shares(chains, folder, about, keep):
+    """Have the workers write the shares of parameters to files of their own.
+
+    Args:
+        chains: parameters that are shared by `semi2k`, all between the same parties.
+        folder: a pathlib.Path; each worker has a folder of its own in it.
+        about: a dict that says which run and step this is.
+        keep: the step whose files are to stay beside the new ones, or None.
+    """
+    tensors = [_semi2k_tensor_in(chain) for chain in chains]
+    tensors[0].session.save([tensor.node for tensor in tensors], folder, about, keep)
+
+
+def load_shares(chains, folder, about):
+    """Give parameters the values whose shares the workers find in the files of `save_shares`.
+
+    Raises:
+        CheckpointError: a file is missing, damaged, or of another party, run, step or model.
+    """
+    tensors = [_semi2k_tensor_in(chain) for chain in chains]
+    nodes = tensors[0].session.load([tensor.node.shape for tensor in tensors], folder, about)
+    for tensor, node in zip(tensors, nodes, strict=True):
+        tensor.node = node
+
+
 def make_semi2k_tensors():
     """`AdditiveSharingTensor(protocol="semi2k")` makes the subclass: `.share()` names the class."""
 

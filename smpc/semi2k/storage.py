@@ -1,0 +1,39 @@
+"""What a party keeps in a file of its own: msgpack, followed by its SHA-256."""
+
+import hashlib
+
+import msgpack
+
+from smpc.files import write_whole
+
+FORMAT = "semi2k checkpoint 1"
+_DIGEST = hashlib.sha256().digest_size
+
+
+class CheckpointError(Exception):
+    """A file of a checkpoint is missing, damaged or another's; the message says which."""
+
+
+def write(path, fields):
+    """Write `fields`, a dict of what msgpack takes, to `path`, whole or not at all."""
+    body = msgpack.packb({"format": FORMAT, **fields})
+    write_whole(path, body + hashlib.sha256(body).digest())
+
+
+def read(path):
+    """The fields that `write` wrote.
+
+    Raises:
+        CheckpointError: there is no such file, it is damaged, or of another version.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror}") from error
+    body, digest = content[:-_DIGEST], content[-_DIGEST:]
+    if hashlib.sha256(body).digest() != digest:
+        raise CheckpointError(f"{path} is damaged")
+    fields = msgpack.unpackb(body)
+    if fields.pop("format") != FORMAT:
+        raise CheckpointError(f"{path} is of another version of this program")
+    return fields

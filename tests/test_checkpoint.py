@@ -1,0 +1,233 @@
+"""A run killed at any moment goes on from its checkpoint; a wrong checkpoint is refused."""
+
+import itertools
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import msgpack
+import numpy as np
+import pytest
+import torch
+
+from smpc import files
+from smpc.checkpoint import Checkpoint, CheckpointError
+from smpc.semi2k import storage
+from tests.conftest import reveal
+
+ARGUMENTS = {
+    "protocol": "semi2k",
+    "precision_fractional": 3,
+    "activation": "relu",
+    "seed": 1,
+    "lr": 0.02,
+    "batch_size": 64,
+    "n_train_items": 640,
+    "n_test_items": 640,
+}
+
+
+def test_killed_at_ten_random_moments(tmp_path):
+    """The losses stay those of the plain twin: over 20 unbroken runs none was off by 0.0061."""
+    folder, out = tmp_path / "checkpoint", tmp_path / "results"
+    command = [sys.executable, "train_encrypted.py", "--checkpoint", folder, "--out", out]
+    command += "--checkpoint-every 1 --epochs 8 --n-test-items 64 --plain-twin".split()
+
+    def resume():
+        return ["--resume"] if (folder / "progress").exists() else []
+
+    moments = [(random.random() < 0.8, random.uniform(0, 1)) for _ in range(10)]
+    print(moments)  # whether training has begun, and the seconds from then, or three times from 0
+    for begun, seconds in moments:
+        with subprocess.Popen([*command, *resume()], stdout=subprocess.PIPE) as process:
+            if begun:
+                process.stdout.readline()
+            time.sleep(seconds if begun else 3 * seconds)
+            process.send_signal(signal.SIGKILL)
+    result = subprocess.run([*command, *resume()], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    record = json.loads((out / "run.json").read_text())
+    numbers = [(step["epoch"], step["batch"]) for step in record["steps"]]
+    assert numbers == list(itertools.product(range(1, 9), range(10)))
+    assert [test["epoch"] for test in record["tests"]] == list(range(1, 9))
+    losses = [step["loss"] for step in record["steps"]]
+    assert losses == pytest.approx(record["plain_twin"]["losses"], abs=0.02)
+
+
+@pytest.fixture
+def run(parties, tmp_path):
+    """run(**arguments) -> the checkpoint in `tmp_path`, a small model that is shared anew, and a
+    record, as the script makes them; `begin` has not been called."""
+
+    def run(resume=False, sizes=(3, 2), **arguments):
+        arguments = {**ARGUMENTS, "checkpoint": tmp_path / "c", "checkpoint_every": 1} | arguments
+        model = torch.nn.Linear(*sizes).fix_precision()
+        model.share(*parties.workers, crypto_provider=parties.crypto_provider, protocol="semi2k")
+        record = SimpleNamespace(steps=[], tests=[])
+        record.restore = lambda steps, tests: vars(record).update(steps=steps, tests=tests)
+        return Checkpoint(SimpleNamespace(**arguments, resume=resume)), model, record
+
+    return run
+
+
+def step(kept, model, record):
+    """Another weight for the old one, a step in the record, and a checkpoint."""
+    with torch.no_grad():
+        model.weight.child.add_(model.weight.child)
+    record.steps.append({"epoch": 1, "batch": len(record.steps), "items": 64})
+    kept.after_step(model, record)
+
+
+def resumed(run):
+    """(the weight, the number of steps) that a new run begins with."""
+    kept, model, record = run(resume=True)
+    kept.begin(model, record)
+    return reveal(model.weight), len(record.steps)
+
+
+def test_what_a_checkpoint_holds(run, tmp_path):
+    """Each worker's file holds its shares alone, which are noise; no file holds anything else."""
+    kept, model, record = run()
+    kept.begin(model, record)
+    for _ in range(3):
+        step(kept, model, record)
+    weight = reveal(model.weight)
+    assert sorted(str(file.relative_to(kept.folder)) for file in kept.folder.rglob("*")) == [
+        *("progress", "worker1", "worker1/2.shares", "worker1/3.shares"),
+        *("worker2", "worker2/2.shares", "worker2/3.shares"),
+    ]
+    shares = []
+    for worker in ("worker1", "worker2"):
+        fields = storage.read(kept.folder / worker / "3.shares")
+        assert fields.keys() == {"worker", "about", "shapes", "shares"}
+        assert fields["about"].keys() == {"run", "step"}
+        shares.append(np.frombuffer(fields["shares"], np.uint64))
+        assert (np.abs(shares[-1].view(np.int64)) > 2**32).all()
+    values = (shares[0] + shares[1]).view(np.int64) / 1000
+    assert np.allclose(values[:6].reshape(2, 3), weight)
+    fields = storage.read(kept.folder / "progress")
+    assert fields.keys() == {"run", "step", "arguments", "steps", "tests"}
+
+
+def test_broken_off_at_every_write(run, monkeypatch, tmp_path):
+    """Whatever file is the last that was written, a run goes on from a whole checkpoint."""
+    kept, model, record = run()
+    kept.begin(model, record)
+    weights = [reveal(model.weight)]
+    for written in range(4):
+        left = iter(range(written))
+
+        def write(path, content, left=left):
+            if next(left, None) is None:
+                path.with_name(f".{path.name}.0").write_bytes(content[: len(content) // 2])
+                raise KeyboardInterrupt
+            files.write_whole(path, content)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(storage, "write_whole", write)
+            try:
+                step(kept, model, record)
+            except KeyboardInterrupt:
+                assert written < 3  # of the two workers' files and `progress`
+        weights.append(reveal(model.weight))
+        weight, n_steps = resumed(run)
+        assert n_steps == (4 if written == 3 else 0)
+        assert torch.equal(weight, weights[n_steps])
+
+
+def damage(file):
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def another_version(file):
+    fields = storage.read(file)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(storage, "FORMAT", "semi2k checkpoint 0")
+        storage.write(file, fields)
+
+
+BAD = {
+    "damaged progress": (lambda c: damage(c / "progress"), "progress is damaged"),
+    "truncated progress": (lambda c: (c / "progress").write_bytes(b""), "progress is damaged"),
+    "damaged shares": (lambda c: damage(c / "worker2/1.shares"), "1.shares is damaged"),
+    "missing shares": (lambda c: (c / "worker1/1.shares").unlink(), "1.shares: No such file"),
+    "another version": (lambda c: another_version(c / "progress"), "of another version"),
+    "another party": (
+        lambda c: shutil.copy(c / "worker1/1.shares", c / "worker2/1.shares"),
+        "holds shares of worker1",
+    ),
+    "another step": (
+        lambda c: shutil.copy(c / "worker1/0.shares", c / "worker1/1.shares"),
+        "is of another run",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_checkpoints(run, tmp_path, name):
+    kept, model, record = run()
+    kept.begin(model, record)
+    step(kept, model, record)
+    harm, message = BAD[name]
+    harm(tmp_path / "c")
+    with pytest.raises(CheckpointError, match=message):
+        resumed(run)
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_a_checkpoint_of_another_run(run, name):
+    kept, model, record = run()
+    kept.begin(model, record)
+    with pytest.raises(CheckpointError, match=f"is of a run with --{name.replace('_', '-')} "):
+        run(resume=True, **{name: 17})
+
+
+def test_a_checkpoint_of_another_model(run):
+    kept, model, record = run()
+    kept.begin(model, record)
+    kept, model, record = run(resume=True, sizes=(3, 4))
+    with pytest.raises(CheckpointError, match="is of another model"):
+        kept.begin(model, record)
+
+
+def test_a_checkpoint_is_not_written_over(run):
+    with pytest.raises(CheckpointError, match="holds no checkpoint: leave out --resume"):
+        run(resume=True)
+    kept, model, record = run()
+    kept.begin(model, record)
+    with pytest.raises(CheckpointError, match="holds a checkpoint: go on from it with --resume"):
+        run()
+
+
+def test_a_checkpoint_that_cannot_be_written(run, monkeypatch):
+    kept, model, record = run()
+    kept.begin(model, record)
+
+    def full(path, content):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(storage, "write_whole", full)
+    with pytest.raises(CheckpointError, match="c: No space left on device"):
+        step(kept, model, record)
+
+
+def test_what_is_refused_is_refused_in_one_line(tmp_path):
+    (tmp_path / "progress").write_bytes(msgpack.packb({}))
+    for arguments, message in (
+        (["--resume"], "--resume: say with --checkpoint DIR what to go on from"),
+        (["--resume", "--checkpoint", tmp_path], f"{tmp_path}/progress is damaged"),
+        (["--protocol", "snn", "--checkpoint", tmp_path], "--protocol snn has none, use semi2k"),
+    ):
+        command = [sys.executable, "train_encrypted.py", *arguments, "--out", tmp_path / "out"]
+        result = subprocess.run(command, capture_output=True, text=True)
+        assert result.returncode == 2
+        assert result.stderr.startswith("train_encrypted.py: error: ")
+        assert result.stderr.endswith(f"{message}\n")
+        assert result.stderr.count("\n") == 1
