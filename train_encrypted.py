@@ -14,12 +14,13 @@ After the tutorial by Théo Ryffel, OpenMined (Apache-2.0).
 """
 
 import copy
+import pathlib
 import signal
 import sys
 import time
 
 from smpc import compat
-from smpc.arguments import PRECISIONS, Parser, check, fail, positive
+from smpc.arguments import PRECISIONS, Parser, check, fail, folder, positive
 
 try:
     compat.prepare()  # PySyft 0.2.9 on today's torch
@@ -35,7 +36,7 @@ from torchvision import datasets, transforms
 
 from smpc import mnist, report
 from smpc.checkpoint import Checkpoint, CheckpointError
-from smpc.files import prepare_folder
+from smpc.model import save_model
 from smpc.semi2k import tensor as semi2k
 
 # ---- 1. Arguments: the tutorial's, each an option with the tutorial's value as its default -------
@@ -64,8 +65,9 @@ def parse_arguments(argv=None):
     add("--checkpoint", metavar="DIR", help="folder that keeps each party's shares of the weights")
     add("--checkpoint-every", type=count, default=100, help="batches, and at the end of an epoch")
     add("--resume", action="store_true", help="go on from the checkpoint")
+    add("--save-model", metavar="FILE", help="reveal the trained weights to their owner, in FILE")
     add("--plain-twin", action="store_true", help="train the same network in the clear beside it")
-    return check(parser.parse_args(argv))
+    return check(parser, parser.parse_args(argv))
 
 
 # ---- 2. The parties, simulated in this process ---------------------------------------------------
@@ -82,21 +84,16 @@ def connect_to_crypto_provider(hook):
 # ---- 3. Secret-shared data -----------------------------------------------------------------------
 
 
-def get_data_loaders(args):
-    """MNIST as the tutorial reads it: two loaders of float images (B, 1, 28, 28) and labels (B)."""
+def get_data_loader(args, train):
+    """MNIST as the tutorial reads it: batches of float images (B, 1, 28, 28) and labels (B)."""
     transformation = transforms.Compose(
         [transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))]
     )
-
-    def loader(train, n_items, batch_size):
-        dataset = datasets.MNIST(args.data_dir, train=train, transform=transformation)
-        dataset = torch.utils.data.Subset(dataset, range(n_items))
-        return torch.utils.data.DataLoader(dataset, batch_size=batch_size)
-
-    return (
-        loader(True, args.n_train_items, args.batch_size),
-        loader(False, args.n_test_items, args.test_batch_size),
-    )
+    n_items = args.n_train_items if train else args.n_test_items
+    dataset = datasets.MNIST(args.data_dir, train=train, transform=transformation)
+    dataset = torch.utils.data.Subset(dataset, range(n_items))
+    batch_size = args.batch_size if train else args.test_batch_size
+    return torch.utils.data.DataLoader(dataset, batch_size=batch_size)
 
 
 # So many items stay shared between the workers, about 40 kB each with what is kept beside a share.
@@ -120,6 +117,17 @@ class PrivateLoader:
             yield self.share_data(data), self.share_target(target)
 
 
+def secret_share(tensor, args, workers, crypto_provider):
+    """Transform to fixed precision and secret share a tensor."""
+    if args.protocol == "semi2k":
+        # The tutorial's masks come from torch's generator, before the weights do. These come from
+        # the operating system; draw as many numbers, for nothing, to get its weights.
+        torch.empty(tensor.shape, dtype=torch.int64).random_(-(2**63), 2**63 - 1)
+    return tensor.fix_precision(precision_fractional=args.precision_fractional).share(
+        *workers, crypto_provider=crypto_provider, protocol=args.protocol, requires_grad=True
+    )
+
+
 def get_private_data_loaders(args, workers, crypto_provider):
     """The data owners' part: batches of inputs and labels, secret-shared between the workers.
 
@@ -130,25 +138,17 @@ def get_private_data_loaders(args, workers, crypto_provider):
         testing (B, 1, 28, 28) and labels (B). All are shares; nobody else sees the items.
     """
 
-    def secret_share(tensor):
-        """Transform to fixed precision and secret share a tensor."""
-        if args.protocol == "semi2k":
-            # The tutorial's masks come from torch's generator, before the weights do. These come
-            # from the operating system; draw as many numbers, for nothing, to get its weights.
-            torch.empty(tensor.shape, dtype=torch.int64).random_(-(2**63), 2**63 - 1)
-        return tensor.fix_precision(precision_fractional=args.precision_fractional).share(
-            *workers, crypto_provider=crypto_provider, protocol=args.protocol, requires_grad=True
-        )
+    def share(tensor):
+        return secret_share(tensor, args, workers, crypto_provider)
 
-    train_loader, test_loader = get_data_loaders(args)
-    private_loaders = (
-        PrivateLoader(train_loader, secret_share, lambda target: secret_share(one_hot_of(target))),
-        PrivateLoader(test_loader, secret_share, lambda target: secret_share(target.float())),
+    def private(loader, share_target):
+        private_loader = PrivateLoader(loader, share, share_target)
+        return list(private_loader) if len(loader.dataset) <= HELD_ITEMS else private_loader
+
+    return (
+        private(get_data_loader(args, train=True), lambda target: share(one_hot_of(target))),
+        private(get_data_loader(args, train=False), lambda target: share(target.float())),
     )
-    return [
-        list(loader) if len(loader.loader.dataset) <= HELD_ITEMS else loader
-        for loader in private_loaders
-    ]
 
 
 # ---- 4. The model --------------------------------------------------------------------------------
@@ -233,6 +233,14 @@ def test(args, model, private_test_loader, epoch, run):
     run.tested(epoch, correct, n_items, time.time() - start_time)
 
 
+def reveal_weights(model):
+    """What the model's owner gets, who asks both workers for their shares: a plain state_dict."""
+    return {
+        name: parameter.copy().get().float_precision().detach()
+        for name, parameter in model.named_parameters()
+    }
+
+
 # ---- 6. Running it, and the tutorial's discussion as a report ------------------------------------
 
 
@@ -243,7 +251,7 @@ def train_plain_twin(args, model, epochs):
         every loss, the correct answers after each epoch, and the seconds of each step.
     """
     optimizer = optim.SGD(model.parameters(), lr=args.lr)
-    train_loader, test_loader = (list(loader) for loader in get_data_loaders(args))
+    train_loader, test_loader = (list(get_data_loader(args, train)) for train in (True, False))
     losses, correct, seconds = [], [], []
     for _ in range(epochs):
         for data, target in train_loader:
@@ -265,12 +273,12 @@ def main():
     args = parse_arguments()
     try:
         mnist.prepare(args.data_dir)
-        out = prepare_folder(args.out)
         checkpoint = Checkpoint(args)
     except (mnist.DataError, CheckpointError) as error:
         fail(error)
-    except OSError as error:
-        fail(f"--out {args.out}: {error.strerror}")
+    out = folder("--out", args.out)
+    if args.save_model:
+        folder("--save-model", pathlib.Path(args.save_model).parent)
 
     torch.manual_seed(args.seed)
     torch.set_num_threads(1)  # the stock protocols fork a process for every core, at every product
@@ -315,6 +323,10 @@ def main():
     if args.plain_twin:
         run.twin = {"losses": losses, "correct": correct}
     run.save(out)
+
+    if args.save_model:
+        save_model(reveal_weights(model), args.save_model)
+        print(f"the weights were revealed to the model's owner: {args.save_model}\n")
 
     print("model.fc3.bias is", model.fc3.bias)
     print("\nthe first batch's data is", next(iter(private_train_loader))[0])

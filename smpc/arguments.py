@@ -5,6 +5,7 @@ import math
 import sys
 
 from smpc import compat, mnist
+from smpc.files import prepare_folder
 
 # Decimal digits of fixed precision that each protocol can compute with. Fewer than two round every
 # weight of the first layer, at most 1/28, to 0. With more than the most, `snn` and `fss` go wrong:
@@ -13,23 +14,31 @@ from smpc import compat, mnist
 PRECISIONS = {"semi2k": range(2, 8), "snn": range(2, 6), "fss": range(2, 6)}
 
 
-def fail(message):
+def fail(message, program="train_encrypted.py"):
     """End the program with one line on stderr and exit status 2."""
-    print(f"train_encrypted.py: error: {message}", file=sys.stderr)
+    print(f"{program}: error: {message}", file=sys.stderr)
     raise SystemExit(2)
+
+
+def folder(option, path):
+    """The folder that an option names, made if need be; ends the program if it cannot be used."""
+    try:
+        return prepare_folder(path)
+    except OSError as error:
+        fail(f"{option} {path}: {error.strerror}")
 
 
 class Parser(argparse.ArgumentParser):
     """An `argparse.ArgumentParser` whose errors are one line, without the usage before it."""
 
-    def __init__(self, description):
+    def __init__(self, description, program="train_encrypted.py"):
         super().__init__(
-            description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+            program, description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
         )
 
     def error(self, message):
         """Called by argparse for whatever it cannot parse."""
-        fail(message)
+        fail(message, self.prog)
 
 
 def positive(kind):
@@ -45,44 +54,57 @@ def positive(kind):
     return parse
 
 
-def check(args):
+def check(parser, args):
     """Refuse arguments that are each well-formed and cannot be computed with.
 
     Args:
+        parser: the `Parser` that they came from.
         args: the namespace of `train_encrypted.parse_arguments`.
     Returns:
         the same.
     """
-    for name, items, available, batch_size in (
-        ("train", args.n_train_items, mnist.N_TRAIN, args.batch_size),
-        ("test", args.n_test_items, mnist.N_TEST, args.test_batch_size),
-    ):
-        if items > available:
-            fail(f"--n-{name}-items {items}: MNIST has {available}")
-        if batch_size > items:
-            fail(f"a {name} batch of {batch_size} is larger than the {items} {name} items")
+    check_items(parser, "train", args.n_train_items, mnist.N_TRAIN, args.batch_size)
+    check_items(parser, "test", args.n_test_items, mnist.N_TEST, args.test_batch_size)
     if args.resume and not args.checkpoint:
-        fail("--resume: say with --checkpoint DIR what to go on from")
+        parser.error("--resume: say with --checkpoint DIR what to go on from")
     if args.checkpoint and args.protocol != "semi2k":
-        fail(f"--checkpoint: --protocol {args.protocol} has none, use semi2k")
+        parser.error(f"--checkpoint: --protocol {args.protocol} has none, use semi2k")
     if not 0 <= args.seed < 2**63:
-        fail(f"--seed {args.seed}: use 0 to 2^63 - 1")
+        parser.error(f"--seed {args.seed}: use 0 to 2^63 - 1")
     if args.protocol == "fss" and not compat.fss_is_available():
-        fail("--protocol fss needs shaloop, which has a wheel for x86-64 Linux alone: use another")
-    digits, allowed = args.precision_fractional, PRECISIONS[args.protocol]
-    if digits < allowed[0]:
-        fail(f"--precision-fractional {digits} rounds the weights to 0: use {allowed[0]} or more")
-    if digits > allowed[-1]:
-        fail(
-            f"--precision-fractional {digits}: products overflow the ring with {args.protocol}, "
-            f"use {allowed[-1]} or less"
+        parser.error(
+            "--protocol fss needs shaloop, which has a wheel for x86-64 Linux alone: use another"
         )
+    digits = args.precision_fractional
+    check_digits(parser, digits, args.protocol)
     unit = 10**-digits
     if args.lr < unit * (1 - 1e-6):
-        fail(
+        parser.error(
             f"--lr {args.lr:g} is 0 in fixed precision with {digits} decimal digits: "
             f"use {unit:g} or more, or more digits"
         )
     if args.lr * 10 ** (2 * digits) >= 2**52:
-        fail(f"--lr {args.lr:g}: products overflow the ring with {digits} decimal digits")
+        parser.error(f"--lr {args.lr:g}: products overflow the ring with {digits} decimal digits")
     return args
+
+
+def check_items(parser, name, items, available, batch_size):
+    """Refuse more "train" or "test" items than there are, or a batch of more than those."""
+    if items > available:
+        parser.error(f"--n-{name}-items {items}: MNIST has {available}")
+    if batch_size > items:
+        parser.error(f"a {name} batch of {batch_size} is larger than the {items} {name} items")
+
+
+def check_digits(parser, digits, protocol):
+    """Refuse a precision that `PRECISIONS` excludes."""
+    allowed = PRECISIONS[protocol]
+    if digits < allowed[0]:
+        parser.error(
+            f"--precision-fractional {digits} rounds the weights to 0: use {allowed[0]} or more"
+        )
+    if digits > allowed[-1]:
+        parser.error(
+            f"--precision-fractional {digits}: products overflow the ring with {protocol}, "
+            f"use {allowed[-1]} or less"
+        )

@@ -13,7 +13,7 @@ the step that `progress` names are there until it names another.
 import pathlib
 import secrets
 
-from smpc.files import prepare_folder
+from smpc.arguments import folder
 from smpc.semi2k import storage
 from smpc.semi2k import tensor as semi2k
 from smpc.semi2k.storage import CheckpointError
@@ -33,7 +33,7 @@ class Checkpoint:
             `resume`, and `DEFINING`.
     Raises:
         CheckpointError: there is no checkpoint to go on from, or it is damaged or another run's; or
-            there is one, and no `resume`; or the folder cannot be written to.
+            there is one, and no `resume`.
     """
 
     def __init__(self, args):
@@ -51,14 +51,8 @@ class Checkpoint:
             self.progress = storage.read(file)
             self._check(self.progress["arguments"])
         else:
-            self._prepare()
-
-    def _prepare(self):
-        try:
-            prepare_folder(self.folder)
-        except OSError as error:
-            raise CheckpointError(f"--checkpoint {self.folder}: {error.strerror}") from error
-        self.run_id = secrets.token_hex(8)
+            folder("--checkpoint", self.folder)
+            self.run_id = secrets.token_hex(8)
 
     def _check(self, arguments):
         for name, value in self.arguments.items():

@@ -112,7 +112,10 @@ class Semi2kTensor(AdditiveSharingTensor):
 
         Raises:
             ValueError: there are not two workers, or no third party as crypto provider.
+            OverflowError: a value is -2^63, which is what a float beyond the ring becomes.
         """
+        if (self._plain == -(2**63)).any():
+            raise OverflowError("a value is too large to be shared, use fewer digits")
         self.session = Session.between(owners, self.crypto_provider)
         self.node = self.session.share(self._plain.long().numpy())
         self._plain = None

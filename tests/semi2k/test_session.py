@@ -292,3 +292,9 @@ def test_revealing_what_is_public_takes_no_message(share, transcript):
     transcript.clear()
     assert reveal(zero).tolist() == [1.0]
     assert transcript == []
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1e17])
+def test_values_beyond_the_ring_are_not_shared(share, value):
+    with pytest.raises(OverflowError, match="too large to be shared"):
+        share([1.0, value], "semi2k")

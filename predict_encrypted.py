@@ -1,0 +1,87 @@
+"""Encrypted prediction: the tutorial's section 6.1 asks when it alone is enough.
+
+    python train_encrypted.py --save-model model.pt
+    python predict_encrypted.py model.pt
+    python predict_encrypted.py --help
+
+The model's owner shares the weights between the two workers, a client shares its images; the
+workers classify them under encryption, and the client alone gets the digits. Nobody else sees an
+image, a weight or a digit.
+"""
+
+import statistics
+import time
+
+import train_encrypted as training
+from smpc import arguments, mnist
+from smpc.model import ModelError, load_model
+from train_encrypted import ACTIVATIONS, Net, secret_share, semi2k, sy, torch
+
+PROGRAM = "predict_encrypted.py"
+
+
+def parse_arguments(argv=None):
+    parser = arguments.Parser(__doc__.split("\n")[0], PROGRAM)
+    add, count = parser.add_argument, arguments.positive(int)
+    add("model", help="file with the weights, made by train_encrypted.py --save-model")
+    add("--n-test-items", type=count, default=640, help="items to classify, of MNIST's 10,000")
+    add("--test-batch-size", type=count, default=64, help="items a batch")
+    add("--precision-fractional", type=int, default=3, help="decimal digits of fixed precision")
+    add("--activation", choices=list(ACTIVATIONS), default="relu", help="of the hidden layers")
+    add("--data-dir", default="./data", help="folder that holds MNIST/raw/")
+    args = parser.parse_args(argv)
+    args.protocol = "semi2k"
+    arguments.check_items(parser, "test", args.n_test_items, mnist.N_TEST, args.test_batch_size)
+    arguments.check_digits(parser, args.precision_fractional, args.protocol)
+    return args
+
+
+def predict(args, model, data, workers, crypto_provider):
+    """Classify a batch of images (B, 1, 28, 28).
+
+    Returns:
+        the digits (B), and the seconds from the sharing of the pixels to the reading of the digits.
+    """
+    start_time = time.time()
+    with torch.no_grad():
+        output = model(secret_share(data, args, workers, crypto_provider))
+    digits = output.argmax(dim=1).get().float_precision()
+    return digits, time.time() - start_time
+
+
+def main():
+    args = parse_arguments()
+    model = Net(ACTIVATIONS[args.activation])
+    try:
+        mnist.prepare(args.data_dir)
+        load_model(model, args.model)
+    except (mnist.DataError, ModelError) as error:
+        arguments.fail(error, PROGRAM)
+
+    torch.set_num_threads(1)
+    hook = sy.TorchHook(torch)
+    semi2k.install()
+    workers = training.connect_to_workers(hook, n_workers=2)
+    crypto_provider = training.connect_to_crypto_provider(hook)
+    try:
+        model = model.fix_precision(precision_fractional=args.precision_fractional).share(
+            *workers, crypto_provider=crypto_provider, protocol=args.protocol, requires_grad=True
+        )
+    except OverflowError as error:
+        arguments.fail(f"{args.model}: {error}", PROGRAM)
+
+    correct, latencies = 0, {1: [], args.test_batch_size: []}
+    for data, target in training.get_data_loader(args, train=False):
+        for size in latencies:  # the first image alone, then the batch
+            digits, seconds = predict(args, model, data[:size], workers, crypto_provider)
+            latencies[size].append(seconds)
+        correct += (digits == target).sum().item()
+
+    print(f"correct: {correct} of {args.n_test_items}, each known to the client alone")
+    for size, seconds in latencies.items():
+        seconds = statistics.median(seconds)
+        print(f"images at once: {size:<4} median milliseconds: {1000 * seconds:.1f}")
+
+
+if __name__ == "__main__":
+    main()
