@@ -1,4 +1,4 @@
-# train · test · bench, each in .venv with the exact lock installed; `make lock` makes the lock anew.
+# train · test · bench · bench-growth, each in .venv with the exact lock installed; `make lock` makes the lock anew.
 PYTHON ?= python3
 
 train: .venv/lock
@@ -8,6 +8,9 @@ test: .venv/lock
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/pytest $(ARGS)
+
+bench-growth: .venv/lock
+	.venv/bin/python benchmarks/growth.py
 
 bench: .venv/lock
 	.venv/bin/python benchmarks/training.py
@@ -26,4 +29,4 @@ lock:
 	} > requirements.new
 	mv requirements.new requirements.txt
 
-.PHONY: train test bench lock
+.PHONY: train test bench bench-growth lock

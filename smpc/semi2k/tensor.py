@@ -693,10 +693,10 @@ def keep_remainder(weights, state):
         x = graph.added("add", x, graph.scaled(remainder.node, Fraction(d, its_d)))
     q = graph.scaled(x, Fraction(1, d))
     times_d = graph.node("scaled", (q,), (Fraction(d),), q.shape)  # not simplified: x/d*d is not x
-    remainder = weights._of(graph.added("sub", x, times_d))
-    state["remainder"] = remainder, d
-    weights.session.want(remainder.node)
     weights.node = graph.added("sub", node.inputs[0], q)
+    remainder = weights._of(graph.added("sub", x, times_d))
+    weights.session.want(remainder.node)
+    state["remainder"] = remainder, d
 
 
 def keep_freed_memory():
