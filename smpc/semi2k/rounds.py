@@ -34,7 +34,7 @@ class Session:
 
     # Pending nodes hold no memory at the workers, but running them all at once does: beyond this
     # many elements they are computed without waiting for a value to be revealed.
-    MOST_PENDING = 1 << 22
+    MOST_PENDING = 1 << 23
     # What nobody asks for, such as the gradient of the images, mostly dies with its step. What is
     # left pending this often is computed, since it would hold on to more at every step.
     PATIENCE = 3
