@@ -4,6 +4,10 @@ Each function is one party's part of a two-party protocol, party 0 being worker1
 speak it is a generator: it yields the shares that it wants opened and receives what they sum to
 (a `Bits` array: what they XOR to). `deal` holds this party's shares of what the crypto provider
 dealt for this one use. Shares are uint64 arrays over Z_2^64.
+
+A function that reads more than sums and products from an element takes the ring's width as `bits`,
+so that all randomness of Z_2^4 can be enumerated. There, too, elements are held in uint64, and what
+is opened is reduced by whoever opens it; all else may stay mod 2^64, which 2^bits divides.
 """
 
 from typing import NamedTuple
@@ -72,15 +76,15 @@ def product(party, deal, x, y, times):
     return times((x.delta, b), (a, y.delta)) + c
 
 
-def offset(d):
-    """What truncation by d adds to make its input nonnegative: d * floor(2^62 / d)."""
-    return d * (2**62 // d)
+def offset(d, bits=64):
+    """What truncation by d adds to make its input nonnegative: d * floor(2^(bits - 2) / d)."""
+    return d * (2 ** (bits - 2) // d)
 
 
-def truncate(party, deal, x, d):
+def truncate(party, deal, x, d, bits=64):
     """[y] = x / d for a public d > 0, rounded up or down, with mean error 0; multiples of d exact.
 
-    For -O <= x < 2^63 - O with O = `offset(d)`, read as signed; in that range it cannot fail
+    For -O <= x < 2^(bits - 1) - O with O = `offset(d, bits)`, read as signed; there it cannot fail
     (Escudero et al. 2020/338, section 5; the two quotients make the wrap of c public knowledge).
 
     Dealt: r uniform, and r div d (floor) with r read as unsigned and as signed.
@@ -92,12 +96,12 @@ def truncate(party, deal, x, d):
     """
     share = x + deal["r"]
     if party == 0:
-        share += np.uint64(offset(d))
+        share += np.uint64(offset(d, bits))
     c = yield share
-    top = c >> np.uint64(63)
+    top = c >> np.uint64(bits - 1)
     y = top * (deal["signed"] - deal["unsigned"]) - deal["signed"]
     if party == 0:
-        y += c // np.uint64(d) - np.uint64(offset(d) // d)
+        y += c // np.uint64(d) - np.uint64(offset(d, bits) // d)
     return y
 
 

@@ -13,11 +13,8 @@ import numpy as np
 
 from smpc.semi2k.arithmetic import Bits, Masked
 
-LANES = 64  # elements are compared in groups of as many as a word has bits
-LEVELS = 3  # of the tree
-
-# At each level a node takes four neighbours, bit 3 the highest, each with generate g and propagate
-# p, to  G = g3 + p3 g2 + p3 p2 g1 + p3 p2 p1 g0  and  P = p3 p2 p1 p0  over GF(2).
+# At each level of the tree a node takes four neighbours, 3 the highest, each with generate g and
+# propagate p, to  G = g3 + p3 g2 + p3 p2 g1 + p3 p2 p1 g0  and  P = p3 p2 p1 p0  over GF(2).
 _G_TERMS = (("p3", "g2"), ("p3", "p2", "g1"), ("p3", "p2", "p1", "g0"))
 _P_TERM = ("p3", "p2", "p1", "p0")
 # How far apart a level's neighbours are in a word, and where the first of each four stand.
@@ -26,44 +23,53 @@ _FIRSTS = tuple(np.uint64(m) for m in (0x1111111111111111, 0x000F000F000F000F, 0
 
 
 @functools.cache
-def terms(level):
-    """The products that a node of `level` computes; the last level needs no P."""
-    return _G_TERMS if level == LEVELS - 1 else (*_G_TERMS, _P_TERM)
+def levels(bits=64):
+    """How many levels the tree over `bits` positions has; its last leaves 4^levels bits a word."""
+    return next(level for level in itertools.count(1) if 4**level >= bits)
 
 
 @functools.cache
-def variables(level):
-    """The names of the bits that a node of `level` opens under masks, in order."""
-    return sorted({name for term in terms(level) for name in term})
+def terms(last):
+    """The products that a node computes; at the tree's last level it needs no P."""
+    return _G_TERMS if last else (*_G_TERMS, _P_TERM)
 
 
 @functools.cache
-def mask_products(level):
-    """The sets of two masks or more whose products are dealt for a node of `level`, in order."""
+def variables(last):
+    """The names of the bits that a node opens under masks, in order."""
+    return sorted({name for term in terms(last) for name in term})
+
+
+@functools.cache
+def mask_products(last):
+    """The sets of two masks or more whose products are dealt for a node, in order."""
     return sorted(
         {
             subset
-            for term in terms(level)
+            for term in terms(last)
             for size in range(2, len(term) + 1)
             for subset in itertools.combinations(sorted(term), size)
         }
     )
 
 
-def lanes(n):
-    """`n` rounded up to whole words of lanes, at least one."""
-    return max(1, -(-n // LANES)) * LANES
+def lanes(n, bits=64):
+    """`n` rounded up to whole words of the tree's last level, at least one."""
+    width = 4 ** levels(bits)
+    return max(1, -(-n // width)) * width
 
 
-def above_zero(party, deal, x):
-    """[x > 0] for -2^63 < x < 2^63, as the opened form of a bit; and x itself opened under a mask.
+def above_zero(party, deal, x, bits=64):
+    """[x > 0] as the opened form of a bit; and x itself opened under a mask.
+
+    For -2^(bits - 1) < x < 2^(bits - 1), read as signed; below, for 64 bits.
 
     Dealt, for each element: r uniform, its bits as XOR shares, a bit rho, shared both ways, and
     what the tree needs.
     1. open  c = r - x, so that -x = c - r; x > 0 is the top bit of -x, which is the top bit of c
        XOR that of r XOR borrow, where borrow = (c mod 2^63 < r mod 2^63)
     2. generate g = NOT c AND r and propagate p = NOT (c XOR r), per bit, local since c is public;
-       with g := the bit of r, at the top, the tree's G is the top bit of r XOR borrow
+       with g := c XOR r and p := 1 at the top bit, the tree's G is the top bit of -x
     3. three levels of the tree, one round each
     4. open  e = (x > 0) XOR rho;  then  [x > 0] = e + (1 - 2 e) [rho]
 
@@ -73,19 +79,18 @@ def above_zero(party, deal, x):
     Five rounds; by each party 8 bytes sent per element for c and about 18.5 for the bits.
     """
     n = x.size
-    flat = np.zeros(lanes(n), dtype=np.uint64)
+    flat = np.zeros(lanes(n, bits), dtype=np.uint64)
     flat[:n] = x.ravel()
     c = yield deal["r"] - flat
-    r_bits, top = deal["r_bits"], np.uint64(1 << 63)
+    r_bits, top = deal["r_bits"], np.uint64(1 << bits - 1)
     g = r_bits & (~c | top)
     p = (r_bits ^ ~c if party == 0 else r_bits) & ~top
     if party == 0:
-        p = p | top
-    for level in range(LEVELS):
-        g, p = yield from _tree_level(party, deal, g, p, level)
-    top_of_c = _gather(c >> np.uint64(63))
-    e = yield Bits((g ^ top_of_c if party == 0 else g) ^ deal["rho_bits"])
-    e = unpack(e)[:n].reshape(x.shape)
+        g, p = g ^ (c & top), p | top
+    for level in range(levels(bits)):
+        g, p = yield from tree_level(party, deal, g, p, level, level == levels(bits) - 1)
+    e = yield Bits(g ^ deal["rho_bits"])
+    e = unpack(e, bits)[:n].reshape(x.shape)
 
     def shaped(words):
         return words[:n].reshape(x.shape)
@@ -94,21 +99,20 @@ def above_zero(party, deal, x):
     return bit, Masked(-shaped(c), shaped(deal["r"]))
 
 
-def _tree_level(party, deal, g, p, level):
+def tree_level(party, deal, g, p, level, last):
     """XOR shares (n words) of g and p of one level -> of the next, in a quarter of the words."""
     packed = {f"g{i}": _take(g, level, i) for i in range(4)}
     packed |= {f"p{i}": _take(p, level, i) for i in range(4)}
-    names = variables(level)
+    names = variables(last)
     masks = deal[f"masks{level}"]
     opened = yield Bits(np.stack([packed[name] for name in names]) ^ masks)
     delta = dict(zip(names, opened, strict=True))
     shares = {(name,): masks[i] for i, name in enumerate(names)}
-    shares |= zip(mask_products(level), deal[f"products{level}"], strict=True)
+    shares |= zip(mask_products(last), deal[f"products{level}"], strict=True)
     g_next = packed["g3"]
     for term in _G_TERMS:
-        g_next = g_next ^ _and(party, delta, shares, term)
-    p_next = None if level == LEVELS - 1 else _and(party, delta, shares, _P_TERM)
-    return g_next, p_next
+        g_next = g_next ^ and_gate(party, delta, shares, term)
+    return g_next, None if last else and_gate(party, delta, shares, _P_TERM)
 
 
 def _take(words, level, i):
@@ -120,7 +124,7 @@ def _take(words, level, i):
     return neighbours[0]
 
 
-def _and(party, delta, shares, term):
+def and_gate(party, delta, shares, term):
     """XOR share of the AND of the bits in `term`: the product of all (delta + mask), multiplied
     out, each product of masks being dealt."""
     out = None
@@ -135,14 +139,9 @@ def _and(party, delta, shares, term):
     return out
 
 
-def _gather(bits):
-    """Bits, one a word (n,), in the order in which the tree leaves its results: n / 64 words."""
+def unpack(words, bits=64):
+    """Bits as the tree leaves them, in n / 4^levels words -> uint64 (n,) of 0 and 1."""
     # _take packs group k of level l into lane k * _SHIFTS[l]; groups are the leading axes of n
-    lanes_last = bits.astype(np.uint8).reshape(4, 4, 4, -1).transpose(3, 2, 1, 0)
-    return np.packbits(lanes_last, bitorder="little").view(np.uint64)
-
-
-def unpack(words):
-    """The inverse of `_gather`: n / 64 words -> uint64 (n,) of 0 and 1."""
-    bits = np.unpackbits(words.view(np.uint8), bitorder="little").reshape(-1, 4, 4, 4)
-    return bits.transpose(3, 2, 1, 0).ravel().astype(np.uint64)
+    depth = levels(bits)
+    lanes = np.unpackbits(words.view(np.uint8), bitorder="little").reshape(-1, 64)[:, : 4**depth]
+    return lanes.reshape(-1, *[4] * depth).T.ravel().astype(np.uint64)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from smpc.semi2k import comparison
+from smpc.semi2k import comparison, ring
 from smpc.semi2k.arithmetic import TIMES
 
 
@@ -69,6 +69,7 @@ class Truncation(NamedTuple):
 
     shape: tuple
     d: int
+    bits: int = 64
 
     def fields(self):
         """See `Field`."""
@@ -81,28 +82,29 @@ class Truncation(NamedTuple):
     def derive(self, secret):
         """Both quotients."""
         r = secret["r"]
-        signed = r.view(np.int64) // np.int64(self.d)
+        signed = ring.signed(r, self.bits) // np.int64(self.d)
         return {"unsigned": r // np.uint64(self.d), "signed": signed.view(np.uint64)}
 
 
 class Comparison(NamedTuple):
-    """For `comparison.above_zero` of n elements, n a multiple of `comparison.LANES`."""
+    """For `comparison.above_zero` of n elements, n as `comparison.lanes` rounds it."""
 
     n: int
+    bits: int = 64
 
     def fields(self):
         """See `Field`."""
-        words = self.n // comparison.LANES
+        words = self.n // 4 ** comparison.levels(self.bits)
         fields = [
             Field("r", (self.n,)),
             Field("rho_bits", (words,), boolean=True),
             Field("r_bits", (self.n,), boolean=True, derived=True),
             Field("rho", (self.n,), derived=True),
         ]
-        for level in range(comparison.LEVELS):
+        for level, last in self._levels():
             width = self.n // 4 ** (level + 1)
-            n_masks = len(comparison.variables(level))
-            n_products = len(comparison.mask_products(level))
+            n_masks = len(comparison.variables(last))
+            n_products = len(comparison.mask_products(last))
             fields += [
                 Field(f"masks{level}", (n_masks, width), boolean=True),
                 Field(f"products{level}", (n_products, width), boolean=True, derived=True),
@@ -111,16 +113,22 @@ class Comparison(NamedTuple):
 
     def derive(self, secret):
         """The bits of r, rho as ring elements, and the products of the tree's masks."""
-        derived = {"r_bits": secret["r"], "rho": comparison.unpack(secret["rho_bits"])}
-        for level in range(comparison.LEVELS):
-            masks = dict(zip(comparison.variables(level), secret[f"masks{level}"], strict=True))
+        rho = comparison.unpack(secret["rho_bits"], self.bits)
+        derived = {"r_bits": secret["r"], "rho": rho}
+        for level, last in self._levels():
+            masks = dict(zip(comparison.variables(last), secret[f"masks{level}"], strict=True))
             derived[f"products{level}"] = np.stack(
                 [
                     np.bitwise_and.reduce([masks[name] for name in subset])
-                    for subset in comparison.mask_products(level)
+                    for subset in comparison.mask_products(last)
                 ]
             )
         return derived
+
+    def _levels(self):
+        """Each level of the tree, and whether it is the last."""
+        depth = comparison.levels(self.bits)
+        return [(level, level == depth - 1) for level in range(depth)]
 
 
 class Zero(NamedTuple):

@@ -22,6 +22,12 @@ _BALANCE = np.uint64((1 << 21) + (1 << 43))
 _FLOAT_2_52 = np.uint64(0x433 << 52)
 
 
+def signed(x, bits=64):
+    """The elements x of Z_2^bits, uint64, read in two's complement: int64."""
+    x = x.view(np.int64)
+    return x if bits == 64 else x << 64 - bits >> 64 - bits
+
+
 def mul(*pairs):
     """The sum of x * y over pairs (x, y) of uint64 arrays, broadcast."""
     (x, y), *rest = pairs

@@ -38,6 +38,10 @@ def test_any_number_of_elements(share_integers, n):
     assert torch.equal(reveal_integers(share_integers(x) > 0), (x > 0).long())
 
 
-def test_gather_and_unpack_are_inverse():
+def test_unpack_undoes_what_the_tree_packs():
     bits = np.random.default_rng(0).integers(0, 2, 256).astype(np.uint64)
-    assert np.array_equal(comparison.unpack(comparison._gather(bits)), bits)
+    words = bits
+    for level in range(comparison.levels()):
+        words = comparison._take(words, level, 0)
+    assert len(words) == 256 // 64
+    assert np.array_equal(comparison.unpack(words), bits)
