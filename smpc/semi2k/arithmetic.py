@@ -46,6 +46,19 @@ class Masked(NamedTuple):
         return self.a if self.sign is None else self.sign * self.a
 
 
+def share(secret, first):
+    """A data owner's part: both parties' shares of `secret`, `first` being uniform."""
+    return first, secret - first
+
+
+def refresh(party, deal, x):
+    """[x] in fresh shares, by a dealt sharing of zero; of a revealed value, all that is shown.
+
+    No round.
+    """
+    return x + deal["zero"]
+
+
 def mask(party, deal, x):
     """[x] -> x opened under a uniform mask a (Beaver 1991).
 

@@ -35,18 +35,18 @@ def terms(last):
 
 
 @functools.cache
-def variables(last):
-    """The names of the bits that a node opens under masks, in order."""
-    return sorted({name for term in terms(last) for name in term})
+def variables(terms):
+    """The names of the bits in `terms`, which are opened under masks, in order."""
+    return sorted({name for term in terms for name in term})
 
 
 @functools.cache
-def mask_products(last):
-    """The sets of two masks or more whose products are dealt for a node, in order."""
+def mask_products(terms):
+    """The sets of two masks or more whose products are dealt for `terms`, in order."""
     return sorted(
         {
             subset
-            for term in terms(last)
+            for term in terms
             for size in range(2, len(term) + 1)
             for subset in itertools.combinations(sorted(term), size)
         }
@@ -88,7 +88,8 @@ def above_zero(party, deal, x, bits=64):
     if party == 0:
         g, p = g ^ (c & top), p | top
     for level in range(levels(bits)):
-        g, p = yield from tree_level(party, deal, g, p, level, level == levels(bits) - 1)
+        last = level == levels(bits) - 1
+        g, p = yield from _tree_level(party, deal, g, p, level, last)
     e = yield Bits(g ^ deal["rho_bits"])
     e = unpack(e, bits)[:n].reshape(x.shape)
 
@@ -99,20 +100,32 @@ def above_zero(party, deal, x, bits=64):
     return bit, Masked(-shaped(c), shaped(deal["r"]))
 
 
-def tree_level(party, deal, g, p, level, last):
+def _tree_level(party, deal, g, p, level, last):
     """XOR shares (n words) of g and p of one level -> of the next, in a quarter of the words."""
     packed = {f"g{i}": _take(g, level, i) for i in range(4)}
     packed |= {f"p{i}": _take(p, level, i) for i in range(4)}
-    names = variables(last)
-    masks = deal[f"masks{level}"]
-    opened = yield Bits(np.stack([packed[name] for name in names]) ^ masks)
+    masks, products = deal[f"masks{level}"], deal[f"products{level}"]
+    gates = yield from and_gates(party, masks, products, packed, terms(last))
+    g_next = functools.reduce(np.bitwise_xor, gates[: len(_G_TERMS)], packed["g3"])
+    return g_next, None if last else gates[-1]
+
+
+def and_gates(party, masks, products, bits, terms):
+    """XOR shares of the AND of the bits in each of `terms`; each bit is opened once, for all.
+
+    Args:
+        masks: this party's shares of a mask for each of `variables(terms)`.
+        products: of the products of masks named by `mask_products(terms)`.
+        bits: name -> this party's share, packed words.
+
+    One round.
+    """
+    names = variables(terms)
+    opened = yield Bits(np.stack([bits[name] for name in names]) ^ masks)
     delta = dict(zip(names, opened, strict=True))
-    shares = {(name,): masks[i] for i, name in enumerate(names)}
-    shares |= zip(mask_products(last), deal[f"products{level}"], strict=True)
-    g_next = packed["g3"]
-    for term in _G_TERMS:
-        g_next = g_next ^ and_gate(party, delta, shares, term)
-    return g_next, None if last else and_gate(party, delta, shares, _P_TERM)
+    shares = {(name,): mask for name, mask in zip(names, masks, strict=True)}
+    shares |= zip(mask_products(terms), products, strict=True)
+    return [_multiply_out(party, delta, shares, term) for term in terms]
 
 
 def _take(words, level, i):
@@ -124,7 +137,7 @@ def _take(words, level, i):
     return neighbours[0]
 
 
-def and_gate(party, delta, shares, term):
+def _multiply_out(party, delta, shares, term):
     """XOR share of the AND of the bits in `term`: the product of all (delta + mask), multiplied
     out, each product of masks being dealt."""
     out = None

@@ -101,10 +101,10 @@ class Comparison(NamedTuple):
             Field("r_bits", (self.n,), boolean=True, derived=True),
             Field("rho", (self.n,), derived=True),
         ]
-        for level, last in self._levels():
+        for level, terms in self._levels():
             width = self.n // 4 ** (level + 1)
-            n_masks = len(comparison.variables(last))
-            n_products = len(comparison.mask_products(last))
+            n_masks = len(comparison.variables(terms))
+            n_products = len(comparison.mask_products(terms))
             fields += [
                 Field(f"masks{level}", (n_masks, width), boolean=True),
                 Field(f"products{level}", (n_products, width), boolean=True, derived=True),
@@ -115,20 +115,25 @@ class Comparison(NamedTuple):
         """The bits of r, rho as ring elements, and the products of the tree's masks."""
         rho = comparison.unpack(secret["rho_bits"], self.bits)
         derived = {"r_bits": secret["r"], "rho": rho}
-        for level, last in self._levels():
-            masks = dict(zip(comparison.variables(last), secret[f"masks{level}"], strict=True))
-            derived[f"products{level}"] = np.stack(
-                [
-                    np.bitwise_and.reduce([masks[name] for name in subset])
-                    for subset in comparison.mask_products(last)
-                ]
-            )
+        for level, terms in self._levels():
+            derived[f"products{level}"] = products_of_masks(secret[f"masks{level}"], terms)
         return derived
 
     def _levels(self):
-        """Each level of the tree, and whether it is the last."""
+        """Each level of the tree, and what its nodes compute."""
         depth = comparison.levels(self.bits)
-        return [(level, level == depth - 1) for level in range(depth)]
+        return [(level, comparison.terms(level == depth - 1)) for level in range(depth)]
+
+
+def products_of_masks(masks, terms):
+    """For `comparison.and_gates`: the products of its masks, stacked."""
+    masks = dict(zip(comparison.variables(terms), masks, strict=True))
+    return np.stack(
+        [
+            np.bitwise_and.reduce([masks[name] for name in subset])
+            for subset in comparison.mask_products(terms)
+        ]
+    )
 
 
 class Zero(NamedTuple):

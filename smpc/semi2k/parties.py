@@ -150,9 +150,9 @@ class Run:
                 secret, public = arguments
                 return ring.matmul((public, secret) if params[0] else (secret, public))
             case "refresh":
-                return arguments[0] + deal["zero"]
+                return arithmetic.refresh(party, deal, *arguments)
             case "reveal":
-                self.revealed.append(arguments[0] + deal["zero"])
+                self.revealed.append(arithmetic.refresh(party, deal, *arguments))
                 return None
         raise RuntimeError(f"no such instruction: {op}")
 

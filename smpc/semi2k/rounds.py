@@ -10,6 +10,7 @@ import weakref
 import numpy as np
 import syft
 
+from smpc.semi2k import arithmetic
 from smpc.semi2k.network import Network
 from smpc.semi2k.parties import Provider, Worker, pack, raw, unpack, words
 from smpc.semi2k.program import LOCAL, MOVES, Graph, Lowering, ancestors
@@ -85,7 +86,7 @@ class Session:
         secret = np.array(values, dtype=np.int64, order="C").view(np.uint64)
         first = self._owner.words(secret.size).reshape(secret.shape)
         id = syft.ID_PROVIDER.pop()
-        for worker, share in zip(self.workers, (first, secret - first), strict=True):
+        for worker, share in zip(self.workers, arithmetic.share(secret, first), strict=True):
             message = pack(do="store", id=id, shape=secret.shape, share=raw([share]))
             self.network.request(syft.local_worker, worker, message, "sharing")
         return self.graph.stored(id, secret.shape, self._dead.append)
