@@ -32,11 +32,12 @@ class Protocol:
         bits: of the ring.
         inputs: name -> shape of one element's secret.
         boolean: whether the secrets are bits, XOR-shared.
+        conditioned: whether it has too many random values to enumerate all.
     """
 
     name: str
     inputs: ClassVar = {"x": ()}
-    boolean = False
+    boolean = conditioned = False
 
     def __init__(self, bits=SMALL):
         self.bits = bits
@@ -47,7 +48,7 @@ class Protocol:
 
     def held(self, variable):
         """Whether its enumeration is conditioned on this variable."""
-        return False
+        return self.conditioned and variable.startswith("own.")
 
     def real(self, world, **shares):
         """Have both workers run it in a `simulator.Real`: the pair of their outputs.
@@ -127,9 +128,10 @@ class Product(Protocol):
     op = "mul"
     inputs: ClassVar = {"x": (), "y": ()}
     pairs = (("x", "y"),)  # of factors
+    conditioned = True
 
     def held(self, variable):
-        return variable.startswith("own.") and ".c[" not in variable
+        return super().held(variable) and ".c[" not in variable
 
     @property
     def times(self):
@@ -217,6 +219,8 @@ class Truncation(Protocol):
     That is, with floors of quotients of integers, c div d - (c - x - O) div d - O / d.
     """
 
+    conditioned = True
+
     def __init__(self, bits=SMALL, d=3):
         super().__init__(bits)
         self.name, self.d = f"truncation by {d}", d
@@ -294,21 +298,21 @@ class AndGates(Protocol):
         self.terms, self.variables = terms, comparison.variables(terms)
         self.name = f"AND gate of {len(self.variables)}" if len(terms) == 1 else "node of AND gates"
         self.inputs = dict.fromkeys(self.variables, ())
+        self.conditioned = len(self.variables) > 3
         products = comparison.mask_products(terms)
         self.all_masks = [products.index(tuple(sorted(term))) for term in terms]
 
     def held(self, variable):
-        if ".products[" in variable:
-            last = {f"own.gates.products[{i}]" for i in self.all_masks}
-            return len(self.terms) > 1 and variable not in last
-        return len(self.variables) > 3 and variable.startswith("own.")
+        of_output = {f"own.gates.products[{i}]" for i in self.all_masks}
+        return super().held(variable) and variable not in of_output
 
     def real(self, world, **shares):
         n = world.coins.n
         deals, _ = world.deal("gates", Gates(n, self.terms))
 
         def gates(party, deal, *bits):
-            return self.run(party, deal["masks"], deal["products"], map(packed, bits))
+            bits = (packed(bit, SMALL) for bit in bits)
+            return self.run(party, deal["masks"], deal["products"], bits)
 
         outputs = world.run("gates", gates, deals, *(shares[name] for name in self.variables))
         return tuple(tuple(unpacked(z, True, n, SMALL) for z in output) for output in outputs)
@@ -349,12 +353,10 @@ class Comparison(Protocol):
     """e = (x > 0) XOR rho and c = r - x, uniform and public, and rho and r in fresh shares."""
 
     name = "comparison"
+    conditioned = True
 
     def values(self):
         return range(1 - 2 ** (self.bits - 1), 2 ** (self.bits - 1))
-
-    def held(self, variable):
-        return variable.startswith("own.")
 
     def real(self, world, x):
         deals, _ = world.deal("compare", dealer.Comparison(world.coins.n, self.bits))

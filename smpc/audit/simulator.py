@@ -2,11 +2,12 @@
 
 A protocol is secure against a party if there is a simulator that is given that party's inputs and
 outputs, and nothing else, and makes a view such that (view, the other worker's outputs) has the
-distribution that it has in the protocol, whatever the secrets (Canetti 2000, section 4; Lindell
+distribution that it has in the protocol, whatever the inputs (Canetti 2000, section 4; Lindell
 2017, eprint 2016/046, definition 4.1, for functionalities that are random). Inputs and outputs are
-shares; `ideal` holds the functionalities and simulators. Part of some outputs is public, such as a
-masked value's delta. Truncation's is c, from which the functionality chooses whether to round up or
-down: that is what the protocol does, and less than a rounding drawn by itself.
+shares; whoever compares knows all the inputs. `ideal` holds the functionalities and simulators.
+Part of some outputs is public, such as a masked value's delta. Truncation's is c, from which the
+functionality chooses whether to round up or down: that is what the protocol does, and less than a
+rounding drawn by itself.
 
 A worker's view is its shares of inputs, what is dealt to it, and what is opened; it draws nothing
 else. The orchestrator, which has no inputs, sees what is opened, and both shares of what is
@@ -19,12 +20,12 @@ values at once; the two joint distributions are compared as counts, with no tole
 - Over everything: sharing, mask, refresh, reveal, AND gates of two and three inputs.
 - Over all secrets, and all random values but the party's own shares of what is named, which are
   drawn for each condition anew, and are the same in both worlds: truncation (the input), product
-  (inputs and masks), AND gates of four inputs (inputs and masks), a node of the comparison's tree
-  (also the products of masks but those that make an output's share), the whole comparison (all).
+  (inputs and masks), AND gates of four inputs and a node of the comparison's tree (inputs, masks,
+  and products of masks but those that make an output's share), the whole comparison (all).
 - With these and the secrets drawn: product of matrices, one mask kept for two products.
 Each comparison is exact for the shares that were drawn; shares of other values are only sampled.
-For the orchestrator and the provider they are worker1's, and the orchestrator's view is what is
-opened; how that splits into what the two workers send is looked at on Z_2^64 only.
+For the orchestrator and the provider they are all of worker1's, and the orchestrator's view is what
+is opened; how that splits into what the two workers send is looked at on Z_2^64 only.
 
 Statistically, on Z_2^64 (`check_samples`). The parties' ends exchange their messages, with keys
 from the operating system, for a few secrets. Compared with samples of what is ideal are the means
@@ -99,9 +100,9 @@ def run_all(quick):
     """Compare every protocol for every party, both ways: a list of `Result`.
 
     Args:
-        quick: one condition, two secrets and 4096 samples of each, in place of 16, five and 16384.
+        quick: one condition, two secrets and 4096 samples of each, in place of 4, 3 and 16384.
     """
-    conditions, n_secrets, n = (1, 2, 4096) if quick else (16, 5, 16384)
+    conditions, n_secrets, n = (1, 2, 4096) if quick else (4, 3, 16384)
     g_terms, node = comparison.terms(last=True), comparison.terms(last=False)
     both = [ideal.Sharing, ideal.Mask, ideal.Product, ideal.MatrixProduct, ideal.KeptMask]
     both += [ideal.Comparison, ideal.Refresh, ideal.Reveal]
@@ -132,7 +133,7 @@ def check(protocol, party, conditions=1):
     """
     compared, distances = 0, []
     while len(distances) < conditions:
-        held = Held(protocol.held)
+        held = Held(lambda variable: _held(protocol, party, variable))
         worlds = [_enumerate(world, protocol, party, held) for world in (_real, _ideal)]
         distances.append(total_variation(*worlds))
         compared += sum(len(column) for world in worlds for column, _ in [*world.values()][:1])
@@ -140,6 +141,12 @@ def check(protocol, party, conditions=1):
             break
     distance = sum(distances) / len(distances)
     return Result(protocol.name, party, "exact", compared, distance, 0)
+
+
+def _held(protocol, party, variable):
+    """For the orchestrator and the provider, all that is worker1's, where anything is."""
+    all_own = protocol.conditioned and party not in WORKERS
+    return protocol.held(variable) or (all_own and variable.startswith("own."))
 
 
 def _enumerate(world, protocol, party, held):
@@ -150,7 +157,10 @@ def _enumerate(world, protocol, party, held):
 
 
 def _real(protocol, party, coins):
-    """The secrets, what `party` sees of the protocol, and, for a worker, the other's outputs."""
+    """The secrets, a worker's shares of them, what `party` sees, and the other's outputs.
+
+    The shares are the party's own, or worker1's: whoever compares the worlds knows all inputs.
+    """
     secrets = _secrets(protocol, coins)
     worker = WORKERS.index(party) if party in WORKERS else 0
     world = Real(coins, worker, protocol.bits)
@@ -160,13 +170,15 @@ def _real(protocol, party, coins):
     elif party == ORCHESTRATOR:
         view = world.opened | world.revealed
     else:
-        view = {**world.shares, **world.dealt, **world.opened, "outputs": outputs[1 - worker]}
-    return columns({"secrets": tuple(secrets.values()), **view}, protocol.bits)
+        view = {**world.dealt, **world.opened, "outputs": outputs[1 - worker]}
+    secrets = {"secrets": tuple(secrets.values())}
+    return columns({**secrets, **world.shares, **view}, protocol.bits)
 
 
 def _ideal(protocol, party, coins):
     """The same, with the simulator's view and the functionality's outputs."""
     secrets = _secrets(protocol, coins)
+    inputs = _inputs(protocol, coins, secrets)
     if party == PROVIDER:
         world = Real(coins, 0, protocol.bits)
         world.execute(protocol, _zeros(protocol, coins))
@@ -174,8 +186,9 @@ def _ideal(protocol, party, coins):
     elif party == ORCHESTRATOR:
         view = _openings(protocol, coins) | protocol.revealed(coins, **secrets)
     else:
-        view = _simulated(protocol, WORKERS.index(party), coins, secrets)
-    return columns({"secrets": tuple(secrets.values()), **view}, protocol.bits)
+        view = _simulated(protocol, WORKERS.index(party), coins, secrets, inputs)
+    secrets = {"secrets": tuple(secrets.values())}
+    return columns({**secrets, **inputs, **view}, protocol.bits)
 
 
 def _secrets(protocol, coins):
@@ -194,18 +207,23 @@ def _zeros(protocol, coins):
     return {name: Lanes(x, 1) for name, x in zeros.items()} if protocol.boolean else zeros
 
 
-def _simulated(protocol, worker, coins, secrets):
-    """What is ideal for a worker: its shares, its simulated view and the other's outputs."""
-    inputs = {
+def _inputs(protocol, coins, secrets):
+    """One worker's shares of the secrets."""
+    return {
         name: fresh_shares(coins, f"own.{name}", x, protocol.bits)[0] for name, x in secrets.items()
     }
+
+
+def _simulated(protocol, worker, coins, secrets, inputs):
+    """What is ideal for a worker with these shares: its view and the other's outputs."""
     own, other = protocol.functionality(coins, **secrets)
-    return {**inputs, **protocol.simulator(coins, worker, inputs, own), "outputs": other}
+    return {**protocol.simulator(coins, worker, inputs, own), "outputs": other}
 
 
 def _openings(protocol, coins):
     """What is opened in a simulated run on zeros."""
-    view = _simulated(protocol, 0, coins, _zeros(protocol, coins))
+    zeros = _zeros(protocol, coins)
+    view = _simulated(protocol, 0, coins, zeros, zeros)  # and shares of zero that are zero
     return {name: value for name, value in view.items() if ".opened" in name}
 
 
@@ -314,7 +332,7 @@ class Real:
 
     def _draw(self, name, field):
         drawn = self.made[name] = field_like(self.coins, name, field, self.bits)
-        return packed(drawn) if isinstance(drawn, Lanes) else drawn
+        return packed(drawn, self.bits) if isinstance(drawn, Lanes) else drawn
 
     def _ordered(self, own, other):
         return (own, other) if self.worker == 0 else (other, own)
@@ -371,13 +389,18 @@ def _samples(protocol, secrets, n):
     pairs = {}
     for worker, party in enumerate(WORKERS):
         view = {**parties.views[worker], "outputs": outputs[1 - worker]}
-        pairs[party] = view, _simulated(protocol, worker, coins, secrets)
+        inputs = _inputs(protocol, coins, secrets)
+        simulated = _simulated(protocol, worker, coins, secrets, inputs)
+        pairs[party] = view, {**inputs, **simulated}
     sent = {
         name: fresh_shares(coins, name, value, 64)
         for name, value in _openings(protocol, coins).items()
     }
     if parties.sent:
-        pairs[ORCHESTRATOR] = parties.sent, sent | protocol.revealed(coins, **secrets)
+        shares = {name: parties.views[0][name] for name in secrets}
+        ideal_view = sent | protocol.revealed(coins, **secrets)
+        inputs = _inputs(protocol, coins, secrets)
+        pairs[ORCHESTRATOR] = {**shares, **parties.sent}, {**inputs, **ideal_view}
     return {
         party: tuple(columns(view, protocol.bits) for view in pair) for party, pair in pairs.items()
     }

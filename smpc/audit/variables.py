@@ -129,11 +129,18 @@ def unpacked(array, boolean, n, bits):
     return Lanes((nodes << np.arange(width, dtype=np.uint64)).sum(axis=-1, dtype=np.uint64), width)
 
 
-def packed(bits):
-    """The inverse, for one level of the tree: `Lanes` (..., n) of single bits -> (..., n / 4)."""
-    *rows, n = bits.words.shape
-    lane = np.arange(4, dtype=np.uint64)[:, None]
-    return (bits.words.reshape(*rows, 4, n // 4) << lane).sum(axis=-2, dtype=np.uint64)
+def packed(value, bits):
+    """The inverse: `Lanes` (..., n) -> uint64 (..., words), as the tree of so many bits packs."""
+    *rows, n = value.words.shape
+    tree_width = 4 ** comparison.levels(bits)
+    fours = [4] * round(math.log(tree_width // value.width, 4))
+    digits = value.words[..., None] >> np.arange(value.width, dtype=np.uint64) & np.uint64(1)
+    digits = digits.astype(np.uint8).reshape(-1, *fours, n // 4 ** len(fours), value.width)
+    # (rows, k_0, ..., k_l, words, nodes) -> (rows, words, nodes, k_l, ..., k_0)
+    order = (0, digits.ndim - 2, digits.ndim - 1, *range(digits.ndim - 3, 0, -1))
+    whole = np.zeros((digits.size // tree_width, 64), np.uint8)
+    whole[:, :tree_width] = digits.transpose(order).reshape(-1, tree_width)
+    return np.packbits(whole, bitorder="little").view(np.uint64).reshape(*rows, -1)
 
 
 def columns(view, bits):
