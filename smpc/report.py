@@ -8,6 +8,7 @@ import statistics
 import sys
 
 import matplotlib
+import psutil
 from tqdm import tqdm
 
 from smpc.files import write_whole
@@ -28,7 +29,7 @@ class Run:
     Attributes:
         steps: a dict for each training step: epoch, batch, items, loss (None where it was not
             revealed) and seconds.
-        tests: a dict for each test pass: epoch, correct, items and seconds.
+        tests: a dict for each test pass: epoch, correct, items, seconds and bytes of memory.
         plain_steps: seconds of each plain PyTorch step taken for comparison.
         counters: what the parties said in the last "training step" and the last "test pass": a dict
             for each, as made by `semi2k.network.Counters.since`; empty for other protocols.
@@ -77,8 +78,12 @@ class Run:
         self._advance(items)
 
     def tested(self, epoch, correct, items, seconds):
-        """Record a test pass."""
-        self.tests.append({"epoch": epoch, "correct": correct, "items": items, "seconds": seconds})
+        """Record a test pass, and the memory that this process, which is all parties, holds."""
+        memory = psutil.Process().memory_info().rss
+        self.tests.append(
+            {"epoch": epoch, "correct": correct, "items": items, "seconds": seconds}
+            | {"memory": memory}
+        )
         self._count("test pass")
 
     def _count(self, what):
@@ -120,6 +125,9 @@ class Run:
             if self.twin:
                 line += f"{_percent(self.twin['correct'][index], test['items']):>14}"
             lines.append(line)
+        if self.tests:
+            first, last = (round(self.tests[i]["memory"] / 1e6) for i in (0, -1))
+            lines += ["", f"Memory after the first epoch {first:,} MB, after the last {last:,} MB"]
         return "\n".join(lines)
 
     def _counters_table(self):
