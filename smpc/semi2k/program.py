@@ -6,6 +6,7 @@ both workers and for the crypto provider, with nothing in it that depends on a s
 graph gives an equal program, so that a training step is sent once and then named.
 """
 
+import itertools
 import math
 import weakref
 from fractions import Fraction
@@ -133,14 +134,17 @@ class Node:
         handles: how many tensors of the user's refer to it.
         waited: how many times it was left pending when other values were computed.
         on_delete: called with `id` when nothing refers to a stored value any longer.
+        number: of all nodes, in the order in which they were made.
     """
 
     __slots__ = (
         *("op", "inputs", "params", "shape", "id", "masked", "handles", "waited", "on_delete"),
-        "__weakref__",
+        *("number", "__weakref__"),
     )
+    _numbers = itertools.count()
 
     def __init__(self, op, inputs, params, shape):
+        self.number = next(self._numbers)
         self.op, self.inputs, self.params, self.shape = op, inputs, params, tuple(shape)
         self.id, self.masked, self.handles, self.waited, self.on_delete = None, False, 0, 0, None
 
@@ -163,7 +167,8 @@ class Graph:
     """Makes nodes: equal operations on equal nodes once, and the cheaper of equivalent ones.
 
     Attributes:
-        pending: the nodes yet to be computed that something still refers to.
+        pending: the nodes yet to be computed that something still refers to, by number; in this
+            order, so that equal computations make equal programs.
         guard: how many times finer than its unit a quotient is rounded where it is a factor or
             summed up; 1 but while a backward pass is made.
     """
@@ -174,7 +179,7 @@ class Graph:
 
     def __init__(self):
         self.guard = 1
-        self.pending = weakref.WeakSet()
+        self.pending = weakref.WeakValueDictionary()
         self._made = weakref.WeakValueDictionary()
 
     def node(self, op, inputs, params, shape):
@@ -184,7 +189,7 @@ class Graph:
         if node is None or not node.pending or node.inputs != inputs:
             # (a computed node has let go of its inputs, whose id() may be another's by now)
             node = self._made[key] = Node(op, inputs, params, shape)
-            self.pending.add(node)
+            self.pending[node.number] = node
         return node
 
     def stored(self, id, shape, on_delete):
@@ -269,7 +274,7 @@ class Graph:
     def refreshed(self, x):
         """x in fresh shares: a new node at each call."""
         node = Node("refresh", (x,), (), x.shape)
-        self.pending.add(node)
+        self.pending[node.number] = node
         return node
 
     def moved(self, op, x, *params):

@@ -132,7 +132,7 @@ class Session:
         """Called for each new node that a tensor refers to; computes when too much is pending."""
         self._pending += node.size if node.pending else 0
         if self._pending > self.MOST_PENDING:
-            self.compute([node for node in self.graph.pending if node.handles])
+            self.compute([node for node in self.graph.pending.values() if node.handles])
         return node
 
     def reveal(self, node):
@@ -150,7 +150,7 @@ class Session:
             the revealed value, a uint64 array, or None if there is nothing to reveal.
         """
         wanted = wanted + [node for ref in self._wanted if (node := ref()) and node.pending]
-        wanted += [node for node in self.graph.pending if node.waited >= self.PATIENCE]
+        wanted += [node for node in self.graph.pending.values() if node.waited >= self.PATIENCE]
         self._wanted, self._pending = [], 0
         order = ancestors(wanted if reveal is None else [reveal, *wanted])
         order += self._free_of_charge(order)
@@ -160,10 +160,10 @@ class Session:
         revealed = self._run(lowering, ids)
         for node, id in zip(keep, ids, strict=True):
             node.id, node.on_delete, node.inputs = id, self._dead.append, ()
-            self.graph.pending.discard(node)
+            self.graph.pending.pop(node.number, None)
         for node in lowering.newly_masked:
             node.masked = True
-        for node in self.graph.pending:
+        for node in self.graph.pending.values():
             node.waited += node.op not in MOVES
         return None if reveal is None else revealed.reshape(reveal.shape)
 
@@ -171,7 +171,8 @@ class Session:
         """The pending values in use that follow from `order` without another opening, such as the
         gradient of the labels; left pending, they would pile up from epoch to epoch."""
         known, free = set(order), []
-        candidates = [node for node in self.graph.pending if node not in known and _is_local(node)]
+        pending = self.graph.pending.values()
+        candidates = [node for node in pending if node not in known and _is_local(node)]
         while found := [
             node
             for node in candidates
@@ -187,7 +188,7 @@ class Session:
         What only moves elements about is not stored; it stays pending, and needs what it moves.
         """
         known = set(order)
-        pending = [node for node in self.graph.pending if node not in known]
+        pending = [node for node in self.graph.pending.values() if node not in known]
         needed = {input_ for node in pending for input_ in node.inputs}
         keep = []
         for node in reversed(order):

@@ -10,6 +10,7 @@ import syft
 import torch
 
 from smpc.semi2k.network import Network
+from smpc.semi2k.rounds import Session
 from tests.conftest import reveal
 
 
@@ -274,6 +275,24 @@ def test_nothing_piles_up(parties, share):
     for _ in range(3):
         step()
         assert objects(parties) == before
+
+
+def test_equal_computations_make_one_program(share_integers, monkeypatch):
+    """Many values that are computed at once, because too much is pending, come in one order."""
+    monkeypatch.setattr(Session, "MOST_PENDING", 40)
+    x = share_integers(range(20))
+    session = x.child.session
+
+    def compute():
+        values = [x[i : i + 4] * x[2 * i] for i in range(8)]
+        return sum(values).get()
+
+    assert compute().tolist() == [sum(2 * i * (i + k) for i in range(8)) for k in range(4)]
+    compute()  # x is masked by now
+    before = len(session._programs)
+    for _ in range(5):
+        compute()
+    assert len(session._programs) == before
 
 
 def test_memory_is_flat(parties, share):
