@@ -11,6 +11,7 @@ within it.
 import json
 import os
 import pathlib
+import shutil
 import statistics
 import subprocess
 import sys
@@ -19,12 +20,16 @@ import time
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 EPOCHS = {"snn": 1, "fss": 1, "semi2k": 6}
+STEPS = 10  # an epoch
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
 def run_here(protocol, out):
     """In a process of its own: the script, with syft's messages counted by training step."""
     sys.path.insert(0, str(REPOSITORY))
+    import numpy
+    import torch
+
     import train_encrypted as script
 
     VirtualWorker = script.sy.VirtualWorker
@@ -41,13 +46,28 @@ def run_here(protocol, out):
 
     def counted(part, function):
         def call(*args):
-            before = dict(counts)
+            before = counts | {"cpu": cpu_seconds()}
             function(*args)
-            figures[part] = {name: counts[name] - before[name] for name in counts}
+            after = counts | {"cpu": cpu_seconds()}
+            figures[part] = {name: after[name] - before[name] for name in after}
 
         return call
 
+    def recorded(args, model, epochs):
+        """Leave the task as `benchmarks/peers/task.py` reads it, with the plain figures."""
+        weights = [p.detach().numpy().T.copy() for p in model.parameters()]
+        arrays = {f"weight{i}": weight for i, weight in enumerate(weights)}
+        for part in ("train", "test"):
+            loader = script.get_data_loader(args, train=part == "train")
+            batches = [(data.flatten(1), script.one_hot_of(target)) for data, target in loader]
+            for name, tensors in zip(("images", "labels"), zip(*batches, strict=True), strict=True):
+                arrays[f"{part}_{name}"] = torch.stack(tensors).numpy()
+        losses, correct, seconds = train_plain_twin(args, model, epochs)
+        numpy.savez(pathlib.Path(out, "task.npz"), losses=losses, correct=correct, **arrays)
+        return losses, correct, seconds
+
     VirtualWorker._send_msg = counted_send
+    train_plain_twin, script.train_plain_twin = script.train_plain_twin, recorded
     script.train = counted("epoch", script.train)
     script.test = counted("test pass", script.test)
     sys.argv = ["train_encrypted.py", "--protocol", protocol, "--out", out]
@@ -56,13 +76,24 @@ def run_here(protocol, out):
     pathlib.Path(out, "syft.json").write_text(json.dumps(figures))
 
 
-def measure(protocol):
-    """One protocol's figures, from a run in a process of its own."""
+def cpu_seconds():
+    """Of this process, and of those it has started and that have ended."""
+    return sum(os.times()[:4])
+
+
+def measure(protocol, task=None):
+    """One protocol's figures, from a run in a process of its own.
+
+    Args:
+        task: where to leave the run's initial weights, items and plain losses, as an npz file.
+    """
     with tempfile.TemporaryDirectory() as out:
         command = [sys.executable, __file__, protocol, out]
         subprocess.run(command, check=True, env=os.environ | ONE_THREAD, stdout=subprocess.DEVNULL)
         record = json.loads(pathlib.Path(out, "run.json").read_text())
         syft = json.loads(pathlib.Path(out, "syft.json").read_text())
+        if task:
+            shutil.copy(pathlib.Path(out, "task.npz"), task)
     epochs = {}
     for step in record["steps"]:
         epochs.setdefault(step["epoch"], []).append(step["seconds"])
@@ -74,19 +105,24 @@ def measure(protocol):
         "epoch": statistics.median(map(sum, epochs.values())),
         "test": statistics.median(test["seconds"] for test in record["tests"][-len(epochs) :]),
     }
+    figures |= {
+        "cpu": syft["epoch"]["cpu"] / STEPS,
+        "losses": [step["loss"] for step in record["steps"][:STEPS]],
+        "correct": record["tests"][0]["correct"],
+    }
     if record["counters"]:
         counters = record["counters"]["training step"]
         figures |= {
             "rounds": counters["rounds"],
-            "messages": counters["messages"]["online"] + syft["epoch"]["messages"] // len(steps),
+            "messages": counters["messages"]["online"] + syft["epoch"]["messages"] // STEPS,
             "dealing": counters["messages"]["dealing"],
             "opened": counters["opened"],
             "bytes": sum(counters["sent"]["online"].values()),
             "dealt": counters["sent"]["dealing"]["crypto_provider"],
         }
     else:
-        figures["messages"] = syft["epoch"]["messages"] // len(steps)
-        figures["bytes"] = syft["epoch"]["bytes"] // len(steps)
+        figures["messages"] = syft["epoch"]["messages"] // STEPS
+        figures["bytes"] = syft["epoch"]["bytes"] // STEPS
     return figures
 
 
@@ -100,6 +136,7 @@ def plain():
     optimizer = torch.optim.SGD(model.parameters(), lr=0.02)
     data, target = torch.randn(64, 784), torch.eye(10)[torch.randint(10, (64,))]
     steps, tests = [], []
+    cpu = time.process_time()
     for _ in range(300):
         started = time.perf_counter()
         optimizer.zero_grad()
@@ -107,6 +144,7 @@ def plain():
         loss.backward()
         optimizer.step()
         steps.append(time.perf_counter() - started)
+    cpu = (time.process_time() - cpu) / len(steps)
     for _ in range(30):
         started = time.perf_counter()
         with torch.no_grad():
@@ -114,7 +152,8 @@ def plain():
                 (model(data).argmax(dim=1) == target.argmax(dim=1)).sum()
         tests.append(time.perf_counter() - started)
     step = statistics.median(steps)
-    return {"step": step, "epoch": 10 * step, "test": statistics.median(tests)}
+    test = statistics.median(tests)
+    return {"step": step, "epoch": STEPS * step, "test": test, "cpu": cpu}
 
 
 def main():

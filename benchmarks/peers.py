@@ -1,0 +1,251 @@
+"""The same training by every system that one might pick instead, in one run, in one table.
+
+    make bench-peers    # twenty minutes, five of them the first time to make the environments
+
+The tutorial's network, items, batches, loss and step, from the same initial weights, one thread a
+process. Other projects' systems run from `benchmarks/peers/train_*.py`, each in an environment of
+its own below `.venv-peers/`, made from its lock in `benchmarks/peers/` with the Python it needs.
+Every system is held to the plain losses of the first ten steps and to the plain count of correct
+answers after them. One that cannot run here is a row that says why.
+"""
+
+import contextlib
+import filecmp
+import json
+import os
+import pathlib
+import platform
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+
+import numpy
+
+from benchmarks import training
+
+SCRIPTS = training.REPOSITORY / "benchmarks" / "peers"
+ENVIRONMENTS = training.REPOSITORY / ".venv-peers"
+PYTHON = {"crypten": "3.9", "spu": "3.11", "tf_encrypted": "3.9"}  # that each environment needs
+
+# A protocol of syft, or a peer's environment and argument: the first four columns.
+SYSTEMS = {
+    "plain": ("plain PyTorch", "1", "–", "1 process"),
+    "snn": ("syft 0.2.9 `snn`", "2 + provider", "orchestrator", "1 process (a)"),
+    "fss": ("syft 0.2.9 `fss`", "2 + provider", "orchestrator", "1 process (a)"),
+    "semi2k": ("**`semi2k`**", "2 + provider", "crypto provider", "1 process (b)"),
+    ("crypten", "TFP"): ("CrypTen 0.4.1", "2", "party 0", "2 processes"),
+    ("crypten", "TTP"): ("CrypTen 0.4.1", "2 + dealer", "third party", "3 processes"),
+    ("spu", "SEMI2K"): ("SPU 0.9.5 SEMI2K", "2", "party 0", "2 processes"),
+    ("spu", "ABY3"): ("SPU 0.9.5 ABY3", "3", "nobody", "3 processes"),
+    ("tf_encrypted", "processes"): ("TF Encrypted 0.9.1 ABY3", "3", "nobody", "4 processes (c)"),
+    ("tf_encrypted", "one-process"): ("TF Encrypted 0.9.1 ABY3", "3", "nobody", "1 process"),
+}
+COLUMNS = (
+    *("system", "parties", "who deals", "runs as", "s a step", "÷ `semi2k`", "s a test pass"),
+    *("rounds", "bytes", "CPU s", "loss deviation", "correct of 640"),
+)
+NOTES = """
+A step is one of 64 items, its loss revealed; a test pass is of 640 items, ten batches with the
+argmax under encryption, and one number revealed. Rounds, bytes (all that are sent, dealing
+included) and CPU seconds (all parties together) are of a step. Processes talk over loopback.
+Deviation: of the first ten losses from the plain ones; above {loss:g} it is wrong. Correct: after
+these ten steps, in the clear {correct}; further away than {tolerance} is wrong.
+
+Rounds: semi2k's own count; CrypTen's calls of its communicator, SPU's sends, both of party 0. syft
+counts none. TF Encrypted has none to count: its executor sends each tensor once it is there.
+Bytes: each library's own count; TF Encrypted's is the kernel's, of its TCP connections, and in one
+process nothing is sent.
+
+(a) and a pool of processes that syft forks for each matrix product. (b) The orchestrator passes
+openings on, so that they are counted twice. (c) Three servers, and one that directs them.
+"""
+
+LOSS_TOLERANCE = 0.02  # a loss is near 1; with three decimals, ten steps' roundings add up
+CORRECT_TOLERANCE = 32  # of 640, for items on the border of two classes
+SECONDS = 900  # that a peer may take
+SETTINGS = training.ONE_THREAD | {
+    "OMP_THREAD_LIMIT": "1",  # SPU's threads spin otherwise
+    # Freed memory is reused, as semi2k has it for itself. CrypTen needs fewer CPU seconds so.
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 28),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
+    "CUDA_VISIBLE_DEVICES": "",
+}
+
+
+class Unavailable(Exception):
+    """A system cannot run here; the message says why, in one line."""
+
+
+# ---- Environments --------------------------------------------------------------------------------
+
+
+def candidates(version):
+    """Paths at which a CPython `version`, as "3.9", may be: on PATH, below pyenv's root, uv's."""
+    yield shutil.which(f"python{version}")
+    pyenv = pathlib.Path(os.environ.get("PYENV_ROOT", pathlib.Path.home() / ".pyenv"))
+    yield from sorted(pyenv.glob(f"versions/{version}.*/bin/python"))
+    if uv := shutil.which("uv"):
+        found = subprocess.run([uv, "python", "find", version], capture_output=True, text=True)
+        yield found.stdout.strip()
+
+
+def find_python(version):
+    """The path of a CPython `version` that starts (pyenv's shims do not always)."""
+    show = "import sys; print(sys.implementation.name, '%d.%d' % sys.version_info[:2])"
+    for path in filter(None, candidates(version)):
+        shown = subprocess.run([path, "-c", show], capture_output=True, text=True)
+        if shown.stdout.split() == ["cpython", version]:
+            return path
+    raise Unavailable(f"needs Python {version}, which was not found")
+
+
+def make_environment(name):
+    """The Python of an environment with the exact lock installed, made if need be."""
+    lock, folder = SCRIPTS / f"{name}.txt", ENVIRONMENTS / name
+    installed, python = folder / lock.name, folder / "bin" / "python"
+    if not (installed.exists() and filecmp.cmp(lock, installed, shallow=False)):
+        venv = [find_python(PYTHON[name]), "-m", "venv", "--clear", folder]
+        call(venv, "no environment was made")
+        # --no-deps: the lock leaves out what a peer asks for and never imports
+        pip = [python, "-m", "pip", "install", "--quiet", "--no-deps", "-r", lock]
+        call(pip, f"{lock.name} could not be installed")
+        shutil.copy(lock, installed)
+    return python
+
+
+def call(command, failure):
+    """What a command printed on stdout.
+
+    Raises:
+        Unavailable: with `failure` and the command's last word, if it failed or took `SECONDS`.
+    """
+    environment = os.environ | SETTINGS
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    ) as process:
+        try:
+            output, errors = process.communicate(timeout=SECONDS)
+        except subprocess.TimeoutExpired:
+            raise Unavailable(f"{failure}: no end after {SECONDS} s") from None
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # parties that are left
+    if process.returncode:
+        last = (errors.strip().splitlines() or [f"status {process.returncode}"])[-1]
+        raise Unavailable(f"{failure}: {last}")
+    return output
+
+
+# ---- Runs ----------------------------------------------------------------------------------------
+
+
+def run_protocol(protocol, task):
+    """The figures of plain PyTorch or a protocol of syft; `semi2k` writes the task, for the others
+    it must be theirs too."""
+    if protocol == "plain":
+        return training.plain()
+    own = task.with_name(f"{protocol}.npz")
+    try:
+        figures = training.measure(protocol, own)
+    except subprocess.CalledProcessError as error:
+        raise Unavailable(f"its run failed with status {error.returncode}") from None
+    if not filecmp.cmp(task, own, shallow=False):
+        raise RuntimeError(f"{protocol} ran from other weights or on other items")
+    return figures | {"bytes": figures["bytes"] + figures.get("dealt", 0)}
+
+
+def run_peer(name, argument, task):
+    """The figures that `peers/train_{name}.py` prints: see `measure` in `peers/task.py`."""
+    command = [make_environment(name), SCRIPTS / f"train_{name}.py", task, argument]
+    return json.loads(call(command, "its run failed").splitlines()[-1])
+
+
+def run(system, task):
+    """The figures of one of `SYSTEMS`, or the `Unavailable` in their place."""
+    print("running", *SYSTEMS[system], file=sys.stderr)
+    try:
+        return run_protocol(system, task) if isinstance(system, str) else run_peer(*system, task)
+    except Unavailable as reason:
+        return reason
+
+
+# ---- The table -----------------------------------------------------------------------------------
+
+
+def held(value, text, tolerance):
+    """`text`, marked where `value` is above `tolerance` or not a number."""
+    return text if value <= tolerance else f"**wrong: {text}**"
+
+
+def row(system, figures, semi2k, losses, correct):
+    """A line of the table.
+
+    Args:
+        figures: of this system, or why there are none.
+        semi2k: the figures of `semi2k`, for the ratio.
+        losses, correct: the plain ones.
+    """
+    cells = list(SYSTEMS[system])
+    if isinstance(figures, Unavailable):
+        cells += [f"**did not run:** {figures}".replace("|", "/")]
+        return line(cells + ["–"] * (len(COLUMNS) - len(cells)))
+    cells += [f"{figures['step']:.4f}", f"{figures['step'] / semi2k['step']:.2f}"]
+    cells += [f"{figures['test']:.3f}"]
+    counts = (figures.get("rounds"), figures.get("bytes"))
+    cells += ["–" if count is None else f"{count:,.0f}" for count in counts]
+    cells += [f"{figures['cpu']:.4f}"]
+    if system == "plain":
+        return line([*cells, "–", str(correct)])
+    deviation = max(abs(a - b) for a, b in zip(figures["losses"], losses, strict=True))
+    off = abs(figures["correct"] - correct)
+    cells += [held(deviation, f"{deviation:.4f}", LOSS_TOLERANCE)]
+    return line([*cells, held(off, f"{figures['correct']:.0f}", CORRECT_TOLERANCE)])
+
+
+def line(cells):
+    return f"| {' | '.join(cells)} |"
+
+
+def table(results, losses, correct):
+    """The table and its notes, as text."""
+    rows = [line(COLUMNS), line(["---"] * len(COLUMNS))]
+    rows += [row(system, results[system], results["semi2k"], losses, correct) for system in SYSTEMS]
+    notes = NOTES.format(loss=LOSS_TOLERANCE, correct=correct, tolerance=CORRECT_TOLERANCE)
+    return "\n".join([*rows, notes.rstrip()])
+
+
+def machine():
+    """The processor, its cores, and this Python, in one line."""
+    model = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        text = pathlib.Path("/proc/cpuinfo").read_text()
+        model = re.search(r"^model name\s*: (.*)$", text, re.MULTILINE)[1]
+    versions = ", ".join(f"{version} ({name})" for name, version in PYTHON.items())
+    return (
+        f"{model}, {os.cpu_count()} cores, one thread a process; "
+        f"Python {platform.python_version()}, the peers {versions}"
+    )
+
+
+def main():
+    """Run every system and print the table."""
+    with tempfile.TemporaryDirectory() as folder:
+        task = pathlib.Path(folder, "semi2k.npz")
+        results = {"semi2k": run("semi2k", task)}  # first: it writes the task
+        if isinstance(results["semi2k"], Unavailable):
+            raise SystemExit(f"semi2k: {results['semi2k']}")
+        results |= {system: run(system, task) for system in SYSTEMS if system not in results}
+        with numpy.load(task) as plain:
+            print(f"{machine()}\n\n{table(results, plain['losses'], plain['correct'].item())}")
+
+
+if __name__ == "__main__":
+    main()

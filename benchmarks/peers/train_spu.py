@@ -1,0 +1,142 @@
+"""SPU 0.9.5: two parties (SEMI2K) or three (ABY3), each a process, over loopback.
+
+    python train_spu.py TASK.npz SEMI2K|ABY3
+
+The gradients are jax's own, as SPU's examples have it.
+"""
+
+import functools
+import pathlib
+import pickle
+import re
+import sys
+import tempfile
+
+import numpy
+from task import LR, Task, free_ports, measure, run_parties
+
+PARTIES = {"SEMI2K": 2, "ABY3": 3}
+WEIGHTS = [f"weight{i}" for i in range(6)]
+TRAFFIC = re.compile(r"Link details: total send bytes (\d+), recv bytes \d+, send actions (\d+)")
+
+
+def party(pids, rank, path, protocol, ports, folder):
+    """One of the parties: all run the same. Party 0 makes the shares."""
+    # imported here, in the party's own process: the threads they start do not survive a fork
+    import jax
+    import jax.numpy as jnp
+    import spu
+    from spu import experimental, libspu
+    from spu.utils import frontend
+
+    def forward(weights, x):
+        w0, b0, w1, b1, w2, b2 = weights
+        z0 = x @ w0 + b0
+        a0 = jnp.where(z0 > 0, z0, 0)  # its gradient needs no second comparison
+        z1 = a0 @ w1 + b1
+        a1 = jnp.where(z1 > 0, z1, 0)
+        return a1 @ w2 + b2
+
+    def step(*arguments):
+        *weights, x, y = arguments
+
+        def loss(weights):
+            return ((forward(weights, x) - y) ** 2).sum() / len(y)
+
+        value, gradients = jax.value_and_grad(loss)(weights)
+        return [w - LR * g for w, g in zip(weights, gradients)], experimental.reveal(value)
+
+    def count(*arguments):
+        *weights, x, label, correct = arguments
+        return correct + (jnp.argmax(forward(weights, x), axis=1) == label).sum()
+
+    log = pathlib.Path(folder, f"party{rank}.log")
+    options = libspu.logging.LogOptions()
+    options.enable_console_logger = False
+    options.system_log_path = str(log)
+    libspu.logging.setup_logging(options)
+
+    parties = libspu.link.Desc()
+    for i, port in enumerate(ports):
+        parties.add_party(f"party{i}", f"127.0.0.1:{port}")
+    link = libspu.link.create_brpc(parties, rank)
+    # FM64 with its 18 fractional bits, and truncation that is not wrong by a wrap: the defaults
+    config = libspu.RuntimeConfig(
+        protocol=getattr(libspu.ProtocolKind, protocol), field=libspu.FieldType.FM64
+    )
+    config.max_concurrency = 1
+    config.enable_pphlo_profile = True  # logs what the link carried in each run
+    io, runtime = spu.Io(len(ports), config), spu.Runtime(link, config)
+
+    def share(name, array):
+        """Share an array that party 0 knows; the others know its name alone."""
+        if rank == 0:
+            mine, *others = io.make_shares(array, spu.Visibility.VIS_SECRET)
+            for i, other in enumerate(others):
+                link.send(i + 1, pickle.dumps((other.meta, other.share_chunks)))
+        else:
+            mine = libspu.Share()
+            mine.meta, mine.share_chunks = pickle.loads(link.recv(0))
+        runtime.set_var(name, mine)
+
+    def compiled(function, example, outputs):
+        """`function` as SPU runs it: on variables, given by their names, into `outputs`."""
+        names = [f"in{i}" for i in range(len(example))]
+        secret = [spu.Visibility.VIS_SECRET] * len(example)
+        program, _ = frontend.compile(
+            frontend.Kind.JAX, function, example, {}, names, secret, lambda _: outputs
+        )
+
+        def run(*inputs):
+            runtime.run(spu.Executable(program.name, list(inputs), outputs, program.code))
+
+        return run
+
+    def revealed(name):
+        return io.reconstruct([runtime.get_var(name)] * len(ports))
+
+    task = Task(path)
+    for name, weight in zip(WEIGHTS, task.weights):
+        share(name, weight)
+    for i, (x, y) in enumerate(task.train):
+        share(f"x{i}", x)
+        share(f"y{i}", y)
+    for i, (x, y) in enumerate(task.test):
+        share(f"test{i}", x)
+        share(f"label{i}", y.argmax(axis=1).astype(numpy.int32))
+    share("zero", numpy.array(0, numpy.int32))
+
+    x, y = task.train[0]
+    run_step = compiled(step, [*task.weights, x, y], [*WEIGHTS, "loss"])
+    label, zero = y.argmax(axis=1).astype(numpy.int32), numpy.array(0, numpy.int32)
+    run_count = compiled(count, [*task.weights, x, label, zero], ["correct"])
+    run_reveal = compiled(experimental.reveal, [zero], ["revealed"])
+
+    def train_step(batch):
+        run_step(*WEIGHTS, f"x{batch}", f"y{batch}")
+        return revealed("loss")
+
+    def test_pass():
+        total = "zero"
+        for batch in range(len(task.test)):
+            run_count(*WEIGHTS, f"test{batch}", f"label{batch}", total)
+            total = "correct"
+        run_reveal(total)
+        return revealed("revealed")
+
+    def traffic():
+        runs = TRAFFIC.findall(log.read_text())
+        return sum(int(actions) for _, actions in runs), sum(int(sent) for sent, _ in runs)
+
+    return measure(task, train_step, test_pass, traffic, pids)
+
+
+def main(path, protocol):
+    ports = free_ports(PARTIES[protocol])
+    with tempfile.TemporaryDirectory() as folder:
+        task = {"path": path, "protocol": protocol, "ports": ports, "folder": folder}
+        run_parties([functools.partial(party, rank=rank, **task) for rank in range(len(ports))])
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
