@@ -1,4 +1,5 @@
-# train · test · bench · bench-growth, each in .venv with the exact lock installed; `make lock` makes the lock anew.
+# train · test · bench · bench-growth · bench-peers, each in .venv with the exact lock installed;
+# `make lock` makes the lock anew.
 PYTHON ?= python3
 
 train: .venv/lock
@@ -15,6 +16,9 @@ bench-growth: .venv/lock
 bench: .venv/lock
 	.venv/bin/python benchmarks/training.py
 
+bench-peers: .venv/lock
+	.venv/bin/python -m benchmarks.peers
+
 .venv/lock: requirements.txt
 	$(PYTHON) -m venv .venv
 	.venv/bin/pip install pip==24.0 # later ones refuse the metadata of syft 0.2.9
@@ -29,4 +33,11 @@ lock:
 	} > requirements.new
 	mv requirements.new requirements.txt
 
-.PHONY: train test bench bench-growth lock
+# The peers' locks; what they ask for and never import is left out by the overrides in each file.
+lock-peers:
+	cd benchmarks/peers && for peer in crypten=3.9 spu=3.11 tf_encrypted=3.9; do \
+	  uv pip compile $${peer%=*}.in --override $${peer%=*}.in --python-version $${peer#*=} \
+	    --python-platform x86_64-unknown-linux-gnu --generate-hashes --no-header --no-annotate \
+	    --quiet --output-file $${peer%=*}.txt; done
+
+.PHONY: train test bench bench-growth bench-peers lock lock-peers
