@@ -36,8 +36,13 @@ SYSTEMS = {
     "snn": ("syft 0.2.9 `snn`", "2 + provider", "orchestrator", "1 process (a)"),
     "fss": ("syft 0.2.9 `fss`", "2 + provider", "orchestrator", "1 process (a)"),
     "semi2k": ("**`semi2k`**", "2 + provider", "crypto provider", "1 process (b)"),
-    ("crypten", "TFP"): ("CrypTen 0.4.1", "2", "party 0", "2 processes"),
-    ("crypten", "TTP"): ("CrypTen 0.4.1", "2 + dealer", "third party", "3 processes"),
+    ("crypten", "TFP"): ("CrypTen 0.4.1, trusted first party", "2", "party 0", "2 processes"),
+    ("crypten", "TTP"): (
+        "CrypTen 0.4.1, trusted third party",
+        "2 + dealer",
+        "dealer",
+        "3 processes",
+    ),
     ("spu", "SEMI2K"): ("SPU 0.9.5 SEMI2K", "2", "party 0", "2 processes"),
     ("spu", "ABY3"): ("SPU 0.9.5 ABY3", "3", "nobody", "3 processes"),
     ("tf_encrypted", "processes"): ("TF Encrypted 0.9.1 ABY3", "3", "nobody", "4 processes (c)"),
@@ -58,6 +63,9 @@ Rounds: semi2k's own count; CrypTen's calls of its communicator, SPU's sends, bo
 counts none. TF Encrypted has none to count: its executor sends each tensor once it is there.
 Bytes: each library's own count; TF Encrypted's is the kernel's, of its TCP connections, and in one
 process nothing is sent.
+
+Not all promise the same: CrypTen's masks come from torch's Mersenne Twister, and its divisions are
+wrong by a wrap with a small probability; of `snn` and `fss` see the trust model in README.md.
 
 (a) and a pool of processes that syft forks for each matrix product. (b) The orchestrator passes
 openings on, so that they are counted twice. (c) Three servers, and one that directs them.
@@ -109,8 +117,8 @@ def make_environment(name):
     if not (installed.exists() and filecmp.cmp(lock, installed, shallow=False)):
         venv = [find_python(PYTHON[name]), "-m", "venv", "--clear", folder]
         call(venv, "no environment was made")
-        # --no-deps: the lock leaves out what a peer asks for and never imports
-        pip = [python, "-m", "pip", "install", "--quiet", "--no-deps", "-r", lock]
+        pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        pip += ["--no-deps", "-r", lock]  # the lock leaves out what a peer never imports
         call(pip, f"{lock.name} could not be installed")
         shutil.copy(lock, installed)
     return python
@@ -206,7 +214,7 @@ def row(system, figures, semi2k, losses, correct):
         return line([*cells, "–", str(correct)])
     deviation = numpy.abs(numpy.subtract(figures["losses"], losses)).max()  # nan, if one is
     off = abs(figures["correct"] - correct)
-    cells += [held(deviation, f"{deviation:.4f}", LOSS_TOLERANCE)]
+    cells += [held(deviation, f"{deviation:.5f}", LOSS_TOLERANCE)]
     return line([*cells, held(off, f"{figures['correct']:.0f}", CORRECT_TOLERANCE)])
 
 
@@ -223,20 +231,22 @@ def table(results, losses, correct):
 
 
 def machine():
-    """The processor, its cores, and this Python, in one line."""
+    """The processor, its cores, how busy they are, and the Pythons, in one line."""
     model = platform.processor() or platform.machine()
     with contextlib.suppress(OSError):
         text = pathlib.Path("/proc/cpuinfo").read_text()
         model = re.search(r"^model name\s*: (.*)$", text, re.MULTILINE)[1]
     versions = ", ".join(f"{version} ({name})" for name, version in PYTHON.items())
     return (
-        f"{model}, {os.cpu_count()} cores, one thread a process; "
+        f"{model}, {os.cpu_count()} cores (load {os.getloadavg()[0]:.1f} before the run), "
+        "one thread a process; "
         f"Python {platform.python_version()}, the peers {versions}"
     )
 
 
 def main():
     """Run every system and print the table."""
+    where = machine()
     with tempfile.TemporaryDirectory() as folder:
         task = pathlib.Path(folder, "semi2k.npz")
         results = {"semi2k": run("semi2k", task)}  # first: it writes the task
@@ -244,7 +254,7 @@ def main():
             raise SystemExit(f"semi2k: {results['semi2k']}")
         results |= {system: run(system, task) for system in SYSTEMS if system not in results}
         with numpy.load(task) as plain:
-            print(f"{machine()}\n\n{table(results, plain['losses'], plain['correct'].item())}")
+            print(f"{where}\n\n{table(results, plain['losses'], plain['correct'].item())}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
 """The driver of the peers' benchmark: what is shown of a system that cannot run, or runs wrong."""
 
 import importlib.util
+import json
 import math
+import os
 import re
+import subprocess
 import sys
 
 import pytest
@@ -26,7 +29,7 @@ def test_a_right_system_shows_its_figures():
     assert shown["s a step"] == "0.1000"
     assert shown["÷ `semi2k`"] == "2.00"
     assert shown["bytes"] == "8,000,000"
-    assert shown["loss deviation"] == "0.0040"
+    assert shown["loss deviation"] == "0.00400"
     assert shown["correct of 640"] == "226"
 
 
@@ -40,7 +43,7 @@ def test_one_loss_that_is_off_is_marked_wrong(loss):
 def test_a_count_that_is_off_is_marked_wrong():
     shown = cells(FIGURES | {"losses": PLAIN, "correct": 64})
     assert shown["correct of 640"] == "**wrong: 64**"
-    assert shown["loss deviation"] == "0.0000"
+    assert shown["loss deviation"] == "0.00000"
 
 
 def test_what_a_library_does_not_count_is_a_dash():
@@ -58,7 +61,7 @@ def test_a_peer_without_its_python_is_a_row_that_says_so(monkeypatch, tmp_path):
     results[PEER] = peers.run(PEER, tmp_path / "task.npz")
     lines = peers.table(results, PLAIN, 226).splitlines()
     (line,) = (line for line in lines if "needs Python 2.0" in line)
-    assert line.startswith("| CrypTen 0.4.1 | 2 | party 0 |")
+    assert line.startswith("| CrypTen 0.4.1, trusted first party | 2 | party 0 |")
     assert "did not run" in line
     assert sum("did not run" in line for line in lines) == len(peers.SYSTEMS) - 1
 
@@ -115,3 +118,32 @@ def test_a_peer_is_measured_after_its_first_epoch():
     assert figures["losses"] == list(range(1, 11))
     assert figures["correct"] == 201
     assert (figures["rounds"], figures["bytes"]) == (30, None)
+
+
+def run_parties(source):
+    """What a program that begins with `from task import run_parties` prints, and its status."""
+    command = [sys.executable, "-c", f"from task import run_parties\n{source}"]
+    environment = os.environ | {"PYTHONPATH": str(peers.SCRIPTS)}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+
+
+def test_parties_figures_are_the_first_ones_with_the_bytes_of_all():
+    ended = run_parties(
+        """
+import time
+party = lambda rank: lambda pids: time.sleep(0.2 * rank) or {"step": rank + 1, "bytes": 10 + rank}
+dealer = lambda pids: None
+server = lambda pids: time.sleep(600)
+run_parties([party(0), party(1)], [dealer, server])
+"""
+    )
+    assert json.loads(ended.stdout) == {"step": 1, "bytes": 21}
+    assert ended.returncode == 0
+
+
+def test_a_party_that_fails_ends_them_all():
+    ended = run_parties(
+        "import time\nrun_parties([lambda pids: time.sleep(600), lambda pids: 1 // 0])"
+    )
+    assert ended.returncode == 1
+    assert "ZeroDivisionError" in ended.stderr.splitlines()[-1]

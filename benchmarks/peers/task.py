@@ -97,7 +97,7 @@ def run_parties(parties, servers=()):
 
     Args:
         parties: functions of `pids` that return the figures of `measure`.
-        servers: functions of `pids` that deal or serve until they are ended.
+        servers: functions of `pids` that deal or serve, if need be until they are ended.
     `pids` is an array of the process numbers of all of them, complete once they have met.
     """
     context = multiprocessing.get_context("fork")  # no library has started a thread yet
@@ -105,7 +105,9 @@ def run_parties(parties, servers=()):
 
     def run(rank, function):
         pids[rank] = os.getpid()
-        queue.put((rank, function(pids)))
+        figures = function(pids)
+        if rank < len(parties):
+            queue.put((rank, figures))
 
     processes = [
         context.Process(target=run, args=(rank, function))
@@ -119,7 +121,7 @@ def run_parties(parties, servers=()):
             with contextlib.suppress(Empty):
                 rank, figures[rank] = queue.get(timeout=1)
             if any(process.exitcode for process in processes):
-                raise SystemExit("a party failed")  # the others would wait for it
+                raise SystemExit(1)  # it has said why, and the others would wait for it
     finally:
         for process in processes:
             process.kill()
