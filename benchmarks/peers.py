@@ -1,6 +1,6 @@
 """The same training by every system that one might pick instead, in one run, in one table.
 
-    make bench-peers    # twenty minutes, five of them the first time to make the environments
+    make bench-peers    # twelve minutes, and five gigabytes for the environments
 
 The tutorial's network, items, batches, loss and step, from the same initial weights, one thread a
 process. Other projects' systems run from `benchmarks/peers/train_*.py`, each in an environment of
@@ -30,19 +30,14 @@ SCRIPTS = training.REPOSITORY / "benchmarks" / "peers"
 ENVIRONMENTS = training.REPOSITORY / ".venv-peers"
 PYTHON = {"crypten": "3.9", "spu": "3.11", "tf_encrypted": "3.9"}  # that each environment needs
 
-# A protocol of syft, or a peer's environment and argument: the first four columns.
+# By protocol, or by a peer's environment and argument: the first four columns of the table.
 SYSTEMS = {
     "plain": ("plain PyTorch", "1", "–", "1 process"),
-    "snn": ("syft 0.2.9 `snn`", "2 + provider", "orchestrator", "1 process (a)"),
-    "fss": ("syft 0.2.9 `fss`", "2 + provider", "orchestrator", "1 process (a)"),
-    "semi2k": ("**`semi2k`**", "2 + provider", "crypto provider", "1 process (b)"),
+    "snn": ("syft 0.2.9 `snn`", "2 + 1", "orchestrator", "1 process (a)"),
+    "fss": ("syft 0.2.9 `fss`", "2 + 1", "orchestrator", "1 process (a)"),
+    "semi2k": ("**`semi2k`**", "2 + 1", "crypto provider", "1 process (b)"),
     ("crypten", "TFP"): ("CrypTen 0.4.1, trusted first party", "2", "party 0", "2 processes"),
-    ("crypten", "TTP"): (
-        "CrypTen 0.4.1, trusted third party",
-        "2 + dealer",
-        "dealer",
-        "3 processes",
-    ),
+    ("crypten", "TTP"): ("CrypTen 0.4.1, trusted third party", "2 + 1", "dealer", "3 processes"),
     ("spu", "SEMI2K"): ("SPU 0.9.5 SEMI2K", "2", "party 0", "2 processes"),
     ("spu", "ABY3"): ("SPU 0.9.5 ABY3", "3", "nobody", "3 processes"),
     ("tf_encrypted", "processes"): ("TF Encrypted 0.9.1 ABY3", "3", "nobody", "4 processes (c)"),
@@ -234,13 +229,14 @@ def machine():
     """The processor, its cores, how busy they are, and the Pythons, in one line."""
     model = platform.processor() or platform.machine()
     with contextlib.suppress(OSError):
-        text = pathlib.Path("/proc/cpuinfo").read_text()
-        model = re.search(r"^model name\s*: (.*)$", text, re.MULTILINE)[1]
+        named = re.findall(
+            r"^model name\s*: (.*)$", pathlib.Path("/proc/cpuinfo").read_text(), re.M
+        )
+        model = (*named, model)[0]
     versions = ", ".join(f"{version} ({name})" for name, version in PYTHON.items())
     return (
         f"{model}, {os.cpu_count()} cores (load {os.getloadavg()[0]:.1f} before the run), "
-        "one thread a process; "
-        f"Python {platform.python_version()}, the peers {versions}"
+        f"one thread a process; Python {platform.python_version()}, the peers {versions}"
     )
 
 

@@ -1,8 +1,7 @@
 """What every peer computes, and how it is measured: the part that all peers' scripts share.
 
-It runs in each peer's own environment (Python 3.9 to 3.13) and needs numpy alone. A peer's script
-is run as `python SCRIPT TASK.npz SYSTEM`, prints the figures of `merge` as JSON, and nothing else,
-on stdout.
+It runs in each peer's own environment and needs numpy alone. A peer's script is run as
+`python SCRIPT TASK.npz SYSTEM`; the last line that it prints is its figures, as JSON.
 """
 
 import contextlib
