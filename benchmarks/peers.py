@@ -71,7 +71,7 @@ CORRECT_TOLERANCE = 32  # of 640, for items on the border of two classes
 SECONDS = 900  # that a peer may take
 SETTINGS = training.ONE_THREAD | {
     "OMP_THREAD_LIMIT": "1",  # SPU's threads spin otherwise
-    # Freed memory is reused, as semi2k has it for itself. CrypTen needs fewer CPU seconds so.
+    # The peers reuse freed memory, as semi2k does by itself.
     "MALLOC_MMAP_THRESHOLD_": str(1 << 28),
     "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
     "CUDA_VISIBLE_DEVICES": "",
