@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 
+import numpy
 import pytest
 
 from benchmarks import peers
@@ -95,10 +96,47 @@ def test_every_environment_is_locked(name):
     assert (peers.SCRIPTS / f"train_{name}.py").exists()
 
 
-def test_a_peer_is_measured_after_its_first_epoch():
+def task_module():
+    """`benchmarks/peers/task.py`, which the peers' scripts import."""
     spec = importlib.util.spec_from_file_location("task", peers.SCRIPTS / "task.py")
-    task = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(task)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_task_that_a_run_leaves_is_the_one_it_ran(tmp_path):
+    """In numpy alone: the plain losses and count from the weights and items that peers read."""
+    figures = peers.run("semi2k", tmp_path / "semi2k.npz")
+    task = task_module().Task(tmp_path / "semi2k.npz")
+    with numpy.load(tmp_path / "semi2k.npz") as plain:
+        losses, correct = plain["losses"], plain["correct"].item()
+
+    w0, b0, w1, b1, w2, b2 = task.weights
+
+    def forward(x):
+        a0 = numpy.maximum(x @ w0 + b0, 0)
+        a1 = numpy.maximum(a0 @ w1 + b1, 0)
+        return a0, a1, a1 @ w2 + b2
+
+    for (x, y), loss in zip(task.train, losses, strict=True):
+        a0, a1, output = forward(x)
+        assert ((output - y) ** 2).sum() / 64 == pytest.approx(loss, abs=1e-5)
+        d2 = (output - y) / 32
+        d1 = d2 @ w2.T * (a1 > 0)
+        d0 = d1 @ w1.T * (a0 > 0)
+        for weight, step in zip(
+            task.weights,
+            (x.T @ d0, d0.sum(0), a0.T @ d1, d1.sum(0), a1.T @ d2, d2.sum(0)),
+            strict=True,
+        ):
+            weight -= 0.02 * step
+    hits = sum((forward(x)[-1].argmax(1) == y.argmax(1)).sum() for x, y in task.test)
+    assert hits == pytest.approx(correct, abs=1)
+    assert "wrong" not in peers.row("semi2k", figures, figures, losses, correct)
+
+
+def test_a_peer_is_measured_after_its_first_epoch():
+    task = task_module()
     batches, passes = [], []
 
     class Work:
