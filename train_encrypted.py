@@ -20,7 +20,7 @@ import sys
 import time
 
 from smpc import compat
-from smpc.arguments import PRECISIONS, Parser, check, fail, folder, positive
+from smpc.arguments import HELD_ITEMS, PRECISIONS, Parser, check, fail, folder, positive
 
 try:
     compat.prepare()  # PySyft 0.2.9 on today's torch
@@ -35,6 +35,7 @@ import torch.optim as optim
 from torchvision import datasets, transforms
 
 from smpc import mnist, report
+from smpc.audit.transcript import Recorder, TranscriptError
 from smpc.checkpoint import Checkpoint, CheckpointError
 from smpc.model import save_model
 from smpc.semi2k import tensor as semi2k
@@ -62,6 +63,7 @@ def parse_arguments(argv=None):
     add("--activation", choices=list(ACTIVATIONS), default="relu", help="of the hidden layers")
     add("--data-dir", default="./data", help="folder that holds MNIST/raw/")
     add("--out", default="results", help="folder for run.json and accuracy.png")
+    add("--transcript", metavar="FILE", help="record what each party sees, for the audit")
     add("--checkpoint", metavar="DIR", help="folder that keeps each party's shares of the weights")
     add("--checkpoint-every", type=count, default=100, help="batches, and at the end of an epoch")
     add("--resume", action="store_true", help="go on from the checkpoint")
@@ -94,10 +96,6 @@ def get_data_loader(args, train):
     dataset = torch.utils.data.Subset(dataset, range(n_items))
     batch_size = args.batch_size if train else args.test_batch_size
     return torch.utils.data.DataLoader(dataset, batch_size=batch_size)
-
-
-# So many items stay shared between the workers, about 40 kB each with what is kept beside a share.
-HELD_ITEMS = 2048
 
 
 def one_hot_of(index_tensor):
@@ -274,7 +272,8 @@ def main():
     try:
         mnist.prepare(args.data_dir)
         checkpoint = Checkpoint(args)
-    except (mnist.DataError, CheckpointError) as error:
+        recorder = Recorder(args.transcript, vars(args))  # does nothing without --transcript
+    except (mnist.DataError, CheckpointError, TranscriptError) as error:
         fail(error)
     out = folder("--out", args.out)
     if args.save_model:
@@ -284,6 +283,7 @@ def main():
     torch.set_num_threads(1)  # the stock protocols fork a process for every core, at every product
     hook = sy.TorchHook(torch)  # hook PyTorch to add encrypted learning
     semi2k.install()  # make protocol="semi2k" known to syft
+    recorder.start()
 
     workers = connect_to_workers(hook, n_workers=2)
     crypto_provider = connect_to_crypto_provider(hook)
@@ -296,6 +296,7 @@ def main():
     model = model.fix_precision(precision_fractional=args.precision_fractional).share(
         *workers, crypto_provider=crypto_provider, protocol=args.protocol, requires_grad=True
     )
+    recorder.inputs_are_shared()
 
     optimizer = optim.SGD(model.parameters(), lr=args.lr)
     optimizer = optimizer.fix_precision(precision_fractional=args.precision_fractional)
@@ -309,12 +310,13 @@ def main():
             train(args, model, private_train_loader, optimizer, epoch, run, checkpoint)
             test(args, model, private_test_loader, epoch, run)
             checkpoint.save(model, run)
+        recorder.save()
     except KeyboardInterrupt:
         checkpoint.save(model, run)
         run.save(out)
         print(f"interrupted: the results so far are in {out}/", file=sys.stderr)
         raise SystemExit(130) from None
-    except (OverflowError, CheckpointError) as error:
+    except (OverflowError, CheckpointError, TranscriptError) as error:
         fail(error)
 
     losses, correct, run.plain_steps = train_plain_twin(

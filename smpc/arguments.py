@@ -13,6 +13,11 @@ from smpc.files import prepare_folder
 # element, x being a product before it is divided, so on the scale of 10^(2 * digits).
 PRECISIONS = {"semi2k": range(2, 8), "snn": range(2, 6), "fss": range(2, 6)}
 
+# So many items are shared at once and stay shared, at about 40 kB each with what is kept beside a
+# share; of more, each batch is shared when it is needed. Then there is no moment from which a
+# transcript is that of the parties alone, without the owners of the data.
+HELD_ITEMS = 2048
+
 
 def fail(message, program="train_encrypted.py"):
     """End the program with one line on stderr and exit status 2."""
@@ -65,6 +70,8 @@ def check(parser, args):
     """
     check_items(parser, "train", args.n_train_items, mnist.N_TRAIN, args.batch_size)
     check_items(parser, "test", args.n_test_items, mnist.N_TEST, args.test_batch_size)
+    if args.transcript and (most := max(args.n_train_items, args.n_test_items)) > HELD_ITEMS:
+        parser.error(f"--transcript: a run of {most} items is too long to record, use {HELD_ITEMS}")
     if args.resume and not args.checkpoint:
         parser.error("--resume: say with --checkpoint DIR what to go on from")
     if args.checkpoint and args.protocol != "semi2k":

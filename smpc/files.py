@@ -1,5 +1,6 @@
 """Files that are written whole or not at all."""
 
+import contextlib
 import os
 import pathlib
 import tempfile
@@ -19,9 +20,10 @@ def prepare_folder(folder):
         return folder
 
 
-def write_whole(path, content):
-    """Write `content`, bytes, to `path` under a temporary name, synced and then renamed, so that
-    the file is never seen half-written.
+@contextlib.contextmanager
+def whole(path):
+    """A binary file to write, under a temporary name; at the end it is synced and renamed to
+    `path`, so that the file is never seen half-written.
 
     Raises:
         OSError: it cannot be written; what stood at `path` is untouched, no other file is left.
@@ -29,9 +31,15 @@ def write_whole(path, content):
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_whole(path, content):
+    """Write `content`, bytes, to `path` as `whole` does."""
+    with whole(path) as file:
+        file.write(content)

@@ -61,6 +61,10 @@ def run(script, monkeypatch, capsys):
         (["--seed", -1], "--seed -1: use 0 to 2^63 - 1"),
         (["--protocol", "bgw"], "--protocol: invalid choice: 'bgw'"),
         (["--activation", "gelu"], "--activation: invalid choice: 'gelu'"),
+        (
+            ["--transcript", "run", "--n-test-items", 4096],
+            "4096 items is too long to record, use 2048",
+        ),
         (["--data-dir", "nowhere"], "train-images-idx3-ubyte.gz is missing"),
         (["--colour"], "unrecognized arguments: --colour"),
     ],

@@ -1,0 +1,443 @@
+"""What every party of a run receives, sends and draws: recorded on the way, read back from disk.
+
+Three doors lead to or from a party: `Network.request` (semi2k's messages, the dealer's among them),
+`VirtualWorker._send_msg` (syft's own) and the sources of randomness. While a `Recorder` runs, it
+stands in all of them, so that a protocol need not declare what it says, and cannot forget to. (A
+key from the operating system is seen where it is sent, and what it makes where it is drawn.)
+
+On disk: FILE, JSON Lines, and FILE.npz. The first line is the header; then one line an entry, in
+the order of events. An entry is a message, an array that came with one, or an array that was drawn:
+
+    number    of the line          sender, receiver  ids of parties; equal for what one draws
+    round     openings before it (under syft's own protocols, messages before it)
+    kind      message; share, dealt, masked (a share of what is to be opened), opened, revealed,
+              public, value (no protocol gives it a meaning); drawn
+    name      of the message, the field or the source of randomness
+    bytes     of the message on the wire, or of the array
+    dtype, shape, start    of an array: FILE.npz holds one flat array for each dtype, with this one
+                           from element `start` on
+    message   the number of the message that an array came with
+    fields    of a message: what is not an array, with {"array": i} in the place of its i-th
+"""
+
+import contextlib
+import functools
+import hashlib
+import json
+import math
+import pathlib
+import zipfile
+from typing import NamedTuple
+
+import msgpack
+import numpy as np
+
+from smpc.files import prepare_folder, whole, write_whole
+
+FORMAT, VERSION = "encrypted-training transcript", 1
+# Who says and draws what the script does until its data and model are shared, as their owners do.
+OWNERS = "data_owners"
+ORCHESTRATOR = "me"
+PARTIES = ("worker1", "worker2", "crypto_provider", ORCHESTRATOR)
+
+# The meaning of each array in a message of semi2k's, by its field; of a reply's, likewise.
+ASKED = {
+    "share": "share",
+    "key": "dealt",
+    "corrections": "dealt",
+    "constants": "public",
+    "words_": "opened",
+    "bits": "opened",
+}
+ANSWERED = {"words": "masked", "bits": "masked", "revealed": "revealed"}
+# Of an array in one of syft's messages, by its command; and in the reply to it.
+SYFT_ASKED = {
+    "feed_crypto_primitive_store": "dealt",
+    "syft.frameworks.torch.mpc.spdz.spdz_compute": "opened",
+    "syft.frameworks.torch.mpc.fss.evaluate": "opened",
+}
+SYFT_ANSWERED = {
+    "syft.frameworks.torch.mpc.spdz.spdz_mask": "masked",
+    "syft.frameworks.torch.mpc.fss.mask_builder": "masked",
+    "ObjectRequestMessage": "revealed",
+}
+
+
+class TranscriptError(Exception):
+    """A transcript that cannot be written or used; the message is one line for the user."""
+
+
+class Entry(NamedTuple):
+    """A line of a transcript; see the module's docstring."""
+
+    number: int
+    round: int
+    sender: str
+    receiver: str
+    kind: str
+    name: str
+    bytes: int
+    dtype: str | None = None
+    shape: tuple = ()
+    start: int = 0
+    message: int | None = None
+    fields: object = None
+
+
+class Recorder:
+    """Records a run from `start` to `save`; without a path all of its methods do nothing.
+
+    Args:
+        path: of the transcript, or None.
+        arguments: of the run, for the header: a dict that JSON can hold.
+    Raises:
+        TranscriptError: no file can be made in the path's folder.
+    """
+
+    def __init__(self, path, arguments):
+        self.path, self.arguments = None if path is None else pathlib.Path(path), arguments
+        if path is not None:
+            with self._said_in_a_line():
+                prepare_folder(self.path.parent)
+        self._acting = [OWNERS]  # who acts, and on whose request: the last is at work
+        self._entries, self._values, self._sizes = [], {}, {}
+        self._undo = []
+
+    def start(self):
+        """Stand in every door."""
+        if self.path is None:
+            return
+        import syft  # here, since only who records needs it
+        import torch
+
+        from smpc.semi2k.network import Network
+        from smpc.semi2k.randomness import Stream
+
+        self._replace(Network, "request", self._semi2k_door)
+        self._replace(syft.VirtualWorker, "_send_msg", self._syft_door)
+        self._replace(Stream, "words", self._draw)
+        # (where syft's hook has left torch's own functions)
+        self._replace(torch.Tensor, "native_random_", self._draw)
+        for module, names in (
+            (torch, ("native_randint", "native_randperm")),
+            (np.random, ("randint",)),
+        ):
+            for name in names:
+                self._replace(module, name, self._draw)
+
+    def inputs_are_shared(self):
+        """From here on the script is the orchestrator, and no longer the owners of its data."""
+        self._acting = [ORCHESTRATOR]
+
+    def save(self):
+        """Leave the doors and write the transcript, whole or not at all.
+
+        Raises:
+            TranscriptError: it cannot be written.
+        """
+        if self.path is None:
+            return
+        self.stop()
+        lines = [json.dumps(_line(entry)) for entry in self._entries]
+        header = {
+            "format": FORMAT,
+            "version": VERSION,
+            "protocol": self.arguments["protocol"],
+            "parties": PARTIES,
+            "arguments": self.arguments,
+        }
+        digest = header["sha256"] = _digest(header, lines)
+        arrays = {dtype: np.concatenate(arrays) for dtype, arrays in self._values.items()}
+        with self._said_in_a_line():
+            with whole(values_of(self.path)) as file:
+                np.savez(file, sha256=np.array(digest), **arrays)
+            text = "\n".join([json.dumps(header), *lines, ""])
+            write_whole(self.path, text.encode())
+
+    def stop(self):
+        """Leave the doors as they were."""
+        while self._undo:
+            setattr(*self._undo.pop())
+
+    @contextlib.contextmanager
+    def _said_in_a_line(self):
+        try:
+            yield
+        except OSError as error:
+            raise TranscriptError(f"--transcript {self.path}: {error.strerror}") from None
+
+    def _replace(self, owner, name, door):
+        native = getattr(owner, name)
+        self._undo.append((owner, name, native))
+        setattr(owner, name, functools.wraps(native)(door(native)))
+
+    # ---- the doors
+
+    def _semi2k_door(self, native):
+        def request(network, sender, receiver, message, kind):
+            ends, round_ = (sender.id, receiver.id), network.counters.rounds
+            self._message(*ends, round_, len(message), *split_semi2k(message, ASKED))
+            reply = self._acted(receiver, native, network, sender, receiver, message, kind)
+            if reply is not None:
+                ends = ends[::-1]
+                self._message(*ends, round_, len(reply), *split_semi2k(reply, ANSWERED))
+            return reply
+
+        return request
+
+    def _syft_door(self, native):
+        def send(worker, message, location):
+            ends, round_ = (worker.id, location.id), len(self._entries)
+            name, *parts = split_syft(message)
+            kind = SYFT_ASKED.get(name, "value")
+            if self._acting[-1] == OWNERS and kind == "value":
+                kind = "share"
+            self._message(*ends, round_, len(message), name, *parts, kind)
+            reply = self._acted(location, native, worker, message, location)
+            _, *parts = split_syft(reply)
+            kind = SYFT_ANSWERED.get(name, "value")
+            if kind == "revealed" and worker.id != ORCHESTRATOR:
+                kind = "share"
+            self._message(*ends[::-1], round_, len(reply), name, *parts, kind)
+            return reply
+
+        return send
+
+    def _draw(self, native):
+        def draw(*args, **kwargs):
+            drawn = native(*args, **kwargs)
+            array = np.asarray(drawn.native_numpy() if hasattr(drawn, "native_numpy") else drawn)
+            party = self._acting[-1]
+            round_ = self._entries[-1][1] if self._entries else 0
+            self._array(party, party, round_, "drawn", native.__name__, array, None)
+            return drawn
+
+        return draw
+
+    def _acted(self, party, native, *args):
+        self._acting.append(party.id)
+        try:
+            return native(*args)
+        finally:
+            self._acting.pop()
+
+    # ---- the one place where anything is written down
+
+    def _message(self, sender, receiver, round_, size, name, fields, arrays, kind=None):
+        """Note a message; `arrays` are (name, kind, array), or arrays of the one `kind`."""
+        if self._acting[0] == OWNERS:
+            sender, receiver = (OWNERS if p == ORCHESTRATOR else p for p in (sender, receiver))
+        number = len(self._entries)
+        head = (number, round_, sender, receiver, "message", name, size)
+        self._entries.append(Entry(*head, fields=fields))
+        for item in arrays:
+            what = item if kind is None else (name, kind, item)
+            field, kind_, array = what
+            self._array(sender, receiver, round_, kind_, field, array, number)
+
+    def _array(self, sender, receiver, round_, kind, name, array, message):
+        dtype, shape = array.dtype.name, array.shape
+        start = self._sizes.get(dtype, 0)
+        self._sizes[dtype] = start + array.size
+        self._values.setdefault(dtype, []).append(array.reshape(-1).copy())
+        head = (len(self._entries), round_, sender, receiver, kind, name, array.nbytes)
+        self._entries.append(Entry(*head, dtype, shape, start, message))
+
+
+def split_semi2k(message, kinds):
+    """A message of semi2k's -> its name, its fields without the arrays, and the arrays, flat.
+
+    Raises:
+        KeyError: `kinds` gives no meaning to an array that it carries.
+    """
+    fields, arrays = msgpack.unpackb(message, strict_map_key=False), []
+
+    def without_arrays(name, value):
+        if isinstance(value, bytes):
+            arrays.append((name, kinds[name], np.frombuffer(value, dtype=np.uint64)))
+            return {"array": len(arrays) - 1}
+        return [without_arrays(name, v) for v in value] if isinstance(value, list) else value
+
+    fields = {name: without_arrays(name, value) for name, value in fields.items()}
+    return fields.get("do", "deal" if kinds is ASKED else "reply"), fields, arrays
+
+
+def split_syft(message):
+    """A message of syft's -> its command or type, the strings in it, and the tensors in it.
+
+    Reads what would be unpickled, and makes no object of syft's: one that is made is registered,
+    and one that is deleted deletes at the other end.
+    """
+    from syft.serde import compression
+    from syft.serde.msgpack.serde import msgpack_global_state
+    from syft.serde.torch.serde import torch_tensor_deserializer
+
+    # the codes that syft_proto gives to types: a tensor with a chain is the empty wrapper of it
+    string, array, tensor = 5, 8, 14
+    simple = msgpack.unpackb(compression._decompress(message), use_list=False)
+    strings, arrays = [], []
+
+    def walk(part):
+        match part:
+            case (code, (_, bytes(pickled), None, *_)) if code == tensor:
+                arrays.append(torch_tensor_deserializer(None, pickled).detach().native_numpy())
+            case (code, (bytes(raw), shape, dtype)) if code == array:
+                shape, dtype = shape[1], dtype[1][0].decode()
+                arrays.append(np.frombuffer(raw, dtype=dtype).reshape(shape))
+            case (code, (bytes(text),)) if code == string:
+                strings.append(text.decode())
+            case tuple():
+                for inner in part:
+                    walk(inner)
+
+    walk(simple)
+    kind = "nothing"
+    if isinstance(simple, tuple) and simple[0] in msgpack_global_state.detailers:
+        kind = msgpack_global_state.detailers[simple[0]].__qualname__.split(".")[0]
+    command = kind.endswith("CommandMessage") and strings
+    return (strings[0] if command else kind), strings, arrays
+
+
+# ---- Reading -------------------------------------------------------------------------------------
+
+
+def values_of(path):
+    """The path of the values that belong to the transcript at `path`."""
+    return path.with_name(path.name + ".npz")
+
+
+class Transcript:
+    """A recorded run, read from disk.
+
+    Attributes:
+        protocol: its name; `arguments`: of the run, a dict.
+        entries: a list of `Entry`.
+    """
+
+    def __init__(self, path):
+        """Read and check the transcript at `path`, a pathlib.Path.
+
+        Raises:
+            TranscriptError: it or its values are missing, damaged, or of another version.
+        """
+        try:
+            text = path.read_text()
+            header, *lines = text.split("\n")
+            header = json.loads(header)
+            found = header["format"], header["version"]
+        except OSError as error:
+            raise TranscriptError(f"{path}: {error.strerror}") from None
+        except (ValueError, KeyError, TypeError):
+            raise TranscriptError(f"{path} is damaged, or no transcript: record it anew") from None
+        if found != (FORMAT, VERSION):
+            wanted = f"{FORMAT} of version {VERSION}"
+            raise TranscriptError(f"{path} is a {found[0]} of version {found[1]}, not a {wanted}")
+        digest = header.pop("sha256", None)
+        if digest != _digest(header, lines[:-1]):
+            raise TranscriptError(f"{path} is damaged (wrong SHA-256): record it anew")
+        self.protocol, self.arguments = header["protocol"], header["arguments"]
+        self.parties = header["parties"]
+        entries = [Entry(**json.loads(line)) for line in lines[:-1]]
+        self.entries = [entry._replace(shape=tuple(entry.shape)) for entry in entries]
+        self._path, self._values = path, self._read_values(values_of(path), digest)
+
+    @staticmethod
+    def _read_values(path, digest):
+        try:
+            with np.load(path) as file:
+                values = {name: file[name] for name in file.files}
+        except FileNotFoundError:
+            raise TranscriptError(f"{path} is missing: it holds the transcript's values") from None
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+            raise TranscriptError(f"{path} is damaged: record the transcript anew") from None
+        if values.pop("sha256", None) != digest:
+            raise TranscriptError(f"{path} belongs to another transcript: record it anew")
+        return values
+
+    def view(self, party):
+        """The `View` of a party, by its id.
+
+        Raises:
+            TranscriptError: there was no such party.
+        """
+        if party not in self.parties:
+            known = ", ".join(self.parties)
+            raise TranscriptError(f"{self._path}: no party {party} in it, but {known}")
+        own = [entry for entry in self.entries if party in (entry.sender, entry.receiver)]
+        sharing = [
+            entry
+            for entry in self.entries
+            if entry.kind == "message" and OWNERS in (entry.sender, entry.receiver)
+        ]
+        return View(self.protocol, party, own, sharing, self._values)
+
+    def owners(self):
+        """What the owners of data and model said and drew: the truth that attacks are held to."""
+        own = [entry for entry in self.entries if OWNERS in (entry.sender, entry.receiver)]
+        return View(self.protocol, OWNERS, own, [], self._values)
+
+
+class View:
+    """All that one party receives, sends and draws.
+
+    Attributes:
+        protocol: of the run; `party`: its id.
+        entries: a list of `Entry`, in order.
+        sharing: the messages, without their arrays, by which data and model were shared: their
+            shapes and ids are public.
+    """
+
+    def __init__(self, protocol, party, entries, sharing, values):
+        self.protocol, self.party, self.entries, self.sharing = protocol, party, entries, sharing
+        self._own = {entry.number for entry in entries}
+        self._values = values
+
+    def value(self, entry):
+        """The array of one of its entries."""
+        if entry.number not in self._own:
+            raise PermissionError(f"entry {entry.number} is not in the view of {self.party}")
+        values = self._values[entry.dtype][entry.start : entry.start + math.prod(entry.shape)]
+        return values.reshape(entry.shape)
+
+    def arrays(self, *kinds, name=None, sender=None, receiver=None):
+        """Its entries with an array, of these kinds, and of this name and these ends if given."""
+        return [
+            entry
+            for entry in self.entries
+            if (entry.kind in kinds if kinds else entry.kind != "message")
+            and name in (None, entry.name)
+            and sender in (None, entry.sender)
+            and receiver in (None, entry.receiver)
+        ]
+
+    def messages_with_arrays(self, **ends):
+        """(entry, its arrays) for each message in the view between these ends."""
+        attached = {}
+        for entry in self.arrays():
+            attached.setdefault(entry.message, []).append(entry)
+        for entry in self.entries:
+            if entry.kind == "message" and all(getattr(entry, k) == v for k, v in ends.items()):
+                yield entry, [self.value(array) for array in attached.get(entry.number, ())]
+
+    def messages(self, **ends):
+        """The fields of each message of semi2k's between these ends, as they were sent."""
+        for entry, arrays in self.messages_with_arrays(**ends):
+            yield _joined(entry.fields, arrays)
+
+
+def _digest(header, lines):
+    """SHA-256 of a header without it, and of the lines under it."""
+    return hashlib.sha256("\n".join([json.dumps(header), *lines]).encode()).hexdigest()
+
+
+def _line(entry):
+    return {name: value for name, value in entry._asdict().items() if value is not None}
+
+
+def _joined(fields, arrays):
+    """The inverse of `split_semi2k`: arrays are back in their places, lists are tuples."""
+    if isinstance(fields, dict) and set(fields) == {"array"}:
+        return arrays[fields["array"]].tobytes()
+    if isinstance(fields, dict):
+        return {name: _joined(value, arrays) for name, value in fields.items()}
+    return tuple(_joined(f, arrays) for f in fields) if isinstance(fields, list) else fields

@@ -1,0 +1,314 @@
+"""That a transcript is all of what happened, changes nothing, and is refused when it is damaged."""
+
+import gc
+import json
+import pathlib
+import re
+import subprocess
+import sys
+
+import msgpack
+import numpy as np
+import pytest
+import syft
+import torch
+
+from smpc.audit import __main__ as command
+from smpc.audit.openings import Follower
+from smpc.audit.transcript import (
+    OWNERS,
+    VERSION,
+    Recorder,
+    split_semi2k,
+    values_of,
+)
+from smpc.semi2k.network import Network
+from smpc.semi2k.parties import Provider, pack
+from smpc.semi2k.randomness import Stream
+
+DOORS = (
+    (Network, "request"),
+    (syft.VirtualWorker, "_send_msg"),
+    (Stream, "words"),
+    (np.random, "randint"),
+)
+
+
+def sent(transcript, party):
+    """What a party answered, message by message."""
+    view = transcript.view(party)
+    return [fields for fields in view.messages(sender=party) if fields]
+
+
+@pytest.mark.parametrize(("party", "name"), [(0, "worker1"), (1, "worker2")])
+def test_a_worker_does_nothing_that_does_not_follow_from_its_view(recorded, party, name):
+    """A worker made of the messages that it received alone gives every answer, byte by byte."""
+    transcript = recorded()
+    worker = Follower(party)
+    for fields in transcript.view(name).messages(receiver=name):
+        worker.feed(fields)
+    answers = [msgpack.unpackb(reply, use_list=False) for reply in worker.replies if reply]
+    assert len(answers) > 20
+    assert answers == sent(transcript, name)
+
+
+def test_following_a_worker_writes_no_checkpoint(tmp_path):
+    """The message that has a worker save its shares names a folder of that worker's."""
+    about = {"run": "1", "step": 1}
+    Follower(0).feed(
+        {"do": "save", "ids": [], "folder": f"{tmp_path}/worker1", "about": about, "keep": None}
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_provider_does_nothing_that_does_not_follow_from_its_view(recorded):
+    transcript = recorded()
+    view = transcript.view("crypto_provider")
+    keys = [fields["key"] for fields in sent(transcript, view.party) if fields["do"] == "key"]
+    provider = Provider(None, (), None)
+    provider.streams = [Stream(key) for key in keys]
+    with np.errstate(over="ignore"):
+        dealt = [
+            msgpack.unpackb(provider._deal(**fields), use_list=False)
+            for fields in view.messages(receiver=view.party)
+        ]
+    assert len(dealt) == 2
+    assert dealt == [fields for fields in sent(transcript, view.party) if fields["do"] == "deal"]
+
+
+def test_what_is_recorded_is_what_was_said(recorded, monkeypatch):
+    messages, request = [], Network.request
+
+    def spy(self, sender, receiver, message, kind):
+        reply = request(self, sender, receiver, message, kind)
+        messages.append((sender.id, receiver.id, len(message), reply and len(reply)))
+        return reply
+
+    monkeypatch.setattr(Network, "request", spy)
+    transcript = recorded()
+    entries = [entry for entry in transcript.entries if entry.kind == "message"]
+    sizes = [size for _, _, *both in messages for size in both if size is not None]
+    assert sorted(entry.bytes for entry in entries) == sorted(sizes)
+    owners = [entry for entry in entries if OWNERS in (entry.sender, entry.receiver)]
+    assert {entry.name for entry in owners} == {"store"}
+    drawn = [entry for entry in transcript.entries if entry.kind == "drawn"]
+    worker = transcript.view("worker1")
+    assert sum(e.bytes for e in drawn if e.sender == "worker1") == sum(
+        entry.bytes for entry in worker.arrays("drawn")
+    )
+
+
+def test_a_view_holds_nothing_of_another(recorded):
+    transcript = recorded()
+    worker1, worker2 = (transcript.view(name) for name in ("worker1", "worker2"))
+    with pytest.raises(PermissionError, match="not in the view of worker1"):
+        worker1.value(worker2.arrays("drawn")[0])
+    assert not transcript.view("me").arrays("share", "dealt", "drawn")
+
+
+def test_without_a_path_nothing_is_recorded(parties, share):
+    before = [getattr(*door) for door in DOORS]
+    recorder = Recorder(None, {})
+    recorder.start()
+    assert [getattr(*door) for door in DOORS] == before
+    recorder.save()
+
+
+def test_a_recorder_leaves_the_doors_as_they_were(recorded):
+    before = [getattr(*door) for door in DOORS]
+    recorded()
+    assert [getattr(*door) for door in DOORS] == before
+
+
+def test_there_is_no_way_around_the_doors():
+    """One module of semi2k's draws, and one hands messages over."""
+    for path in pathlib.Path("smpc/semi2k").glob("*.py"):
+        text = path.read_text()
+        if path.name != "randomness.py":
+            assert not re.search(r"urandom|np\.random|torch\.rand|import (random|secrets)", text)
+        if path.name != "network.py":
+            assert not re.search(r"\.receive\(", text)
+
+
+def test_an_array_without_a_meaning_stops_the_run():
+    with pytest.raises(KeyError, match="secret"):
+        split_semi2k(pack(do="tell", secret=bytes(8)), {"share": "share"})
+
+
+def test_recording_leaves_torchs_generator_alone(recorded):
+    """Masks drawn by syft's protocols are the same, recorded or not."""
+    states = []
+    for record in (True, False):
+        torch.manual_seed(5)
+        recorder = Recorder("nowhere.jsonl" if record else None, {"protocol": "snn"})
+        recorder.start()
+        torch.randint(0, 9, (4,))
+        np.random.seed(5)
+        np.random.randint(0, 9)
+        torch.zeros(3, dtype=torch.long).random_()
+        recorder.stop()
+        states.append((torch.get_rng_state().tolist(), np.random.get_state()[2]))
+    assert states[0] == states[1]
+
+
+def test_recording_changes_nothing_that_the_parties_hold(parties, share, tmp_path):
+    """Of syft's messages, too: the same shares and as many objects, recorded or not."""
+    everyone = (*parties.workers, parties.crypto_provider, syft.local_worker)
+    held = []
+    for path in (None, tmp_path / "run.jsonl"):
+        torch.manual_seed(5)
+        gc.collect()
+        before = [len(party.object_store._objects) for party in everyone]
+        recorder = Recorder(path, {"protocol": "snn"})
+        recorder.start()
+        y = share([1.0, -2.0, 3.0], "snn").relu()
+        recorder.save()
+        pointers = y.child.child.child.child
+        shares = [
+            worker.object_store.get_obj(pointers[worker.id].id_at_location).tolist()
+            for worker in parties.workers
+        ]
+        gc.collect()
+        after = [len(party.object_store._objects) for party in everyone]
+        held.append((shares, [b - a for a, b in zip(before, after, strict=True)]))
+        del y, pointers
+    assert held[0] == held[1]
+
+
+# ---- bad input
+
+
+@pytest.fixture
+def fails(fails_at):
+    """fails(*arguments) -> the line on stderr of an audit that ends with status 2."""
+    return lambda *arguments: fails_at(lambda: command.main([*map(str, arguments)]))
+
+
+@pytest.fixture
+def fails_at(capsys):
+    """fails_at(call) -> the line on stderr of a call that ends with status 2."""
+
+    def fails(call):
+        with pytest.raises(SystemExit) as ended:
+            call()
+        assert ended.value.code == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.startswith("python -m smpc.audit: error: ")
+        assert err.count("\n") == 1
+        return err
+
+    return fails
+
+
+@pytest.fixture
+def written(recorded, tmp_path):
+    """The path of a transcript."""
+    recorded()
+    return tmp_path / "run.jsonl"
+
+
+def test_a_partys_view_is_printed(written, capsys):
+    command.main(["--transcript", str(written), "--party", "worker1"])
+    printed = capsys.readouterr().out
+    assert "data_owners" in printed
+    assert "dealt" in printed
+    assert "worker2" not in printed
+    assert printed.strip().endswith("bytes.")
+
+
+def cut_off(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def a_byte_changed(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def header_changed(path):
+    path.write_text(path.read_text().replace('"protocol": "semi2k"', '"protocol": "semi3k"', 1))
+
+
+def not_a_transcript(path):
+    path.write_text("<html>404</html>\n")
+
+
+def binary(path):
+    path.write_bytes(bytes(range(256)))
+
+
+def of_another_version(path):
+    header, rest = path.read_text().split("\n", 1)
+    path.write_text(json.dumps(json.loads(header) | {"version": VERSION + 1}) + "\n" + rest)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (cut_off, "damaged (wrong SHA-256)"),
+        (a_byte_changed, "damaged"),
+        (header_changed, "damaged (wrong SHA-256)"),
+        (not_a_transcript, "is damaged, or no transcript"),
+        (binary, "is damaged, or no transcript"),
+        (of_another_version, f"of version {VERSION + 1}, not"),
+        (pathlib.Path.unlink, "No such file"),
+    ],
+)
+def test_a_damaged_transcript(written, fails, damage, message):
+    damage(written)
+    assert message in fails("--transcript", written, "--party", "worker1")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (cut_off, "is damaged"),
+        (a_byte_changed, "is damaged"),
+        (not_a_transcript, "is damaged"),
+        (pathlib.Path.unlink, "is missing"),
+    ],
+)
+def test_damaged_values(written, fails, damage, message):
+    damage(values_of(written))
+    assert message in fails("--transcript", written, "--party", "worker1")
+
+
+def test_values_of_another_run(written, fails):
+    path = values_of(written)
+    with np.load(path) as values:
+        arrays = dict(values)
+    arrays["sha256"] = np.array("0" * 64)
+    np.savez(path.open("wb"), **arrays)
+    assert "belongs to another transcript" in fails("--transcript", written, "--party", "worker1")
+
+
+def test_a_party_that_was_not_there(written, fails):
+    assert "no party worker3" in fails("--transcript", written, "--party", "worker3")
+
+
+def test_arguments_of_the_audit(fails, tmp_path):
+    assert "go together" in fails("--party", "worker1")
+    assert "unrecognized arguments" in fails("--colour")
+    (tmp_path / "file").write_text("")
+    assert "--out" in fails("--out", tmp_path / "file")
+
+
+def test_a_run_that_fails_ends_the_audit(fails_at, tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "SEED", -1)
+    line = fails_at(lambda: command.record("semi2k", tmp_path, 16, 2))
+    assert line.endswith(
+        "semi2k could not be run: train_encrypted.py: error: --seed -1: use 0 to 2^63 - 1\n"
+    )
+
+
+def test_a_transcript_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    arguments = ["--transcript", tmp_path / "file" / "run.jsonl", "--out", tmp_path]
+    script = [sys.executable, "train_encrypted.py", *map(str, arguments)]
+    ended = subprocess.run(script, capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("train_encrypted.py: error: --transcript")
+    assert ended.stderr.count("\n") == 1
+    assert not (tmp_path / "run.json").exists()
