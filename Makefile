@@ -1,5 +1,5 @@
-# train · test · bench · bench-growth · bench-peers, each in .venv with the exact lock installed;
-# `make lock` makes the lock anew.
+# train · test · audit · bench · bench-growth · bench-peers, each in .venv with the exact lock
+# installed; `make lock` makes the lock anew.
 PYTHON ?= python3
 
 train: .venv/lock
@@ -10,11 +10,14 @@ test: .venv/lock
 	.venv/bin/ruff format --check .
 	.venv/bin/pytest $(ARGS)
 
-bench-growth: .venv/lock
-	.venv/bin/python benchmarks/growth.py
+audit: .venv/lock
+	.venv/bin/python -m smpc.audit
 
 bench: .venv/lock
 	.venv/bin/python benchmarks/training.py
+
+bench-growth: .venv/lock
+	.venv/bin/python benchmarks/growth.py
 
 bench-peers: .venv/lock
 	.venv/bin/python -m benchmarks.peers
@@ -40,4 +43,4 @@ lock-peers:
 	    --python-platform x86_64-unknown-linux-gnu --generate-hashes --no-header --no-annotate \
 	    --quiet --output-file $${peer%=*}.txt; done
 
-.PHONY: train test bench bench-growth bench-peers lock lock-peers
+.PHONY: train test audit bench bench-growth bench-peers lock lock-peers

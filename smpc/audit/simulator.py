@@ -46,6 +46,8 @@ from typing import NamedTuple
 import numpy as np
 
 from smpc.audit import ideal
+from smpc.audit.chance import LEVEL
+from smpc.audit.openings import Store
 from smpc.audit.variables import (
     Enumeration,
     Held,
@@ -65,7 +67,6 @@ from smpc.semi2k.parties import Provider, Worker, pack, raw, split, unpack, word
 from smpc.semi2k.program import Program
 from smpc.semi2k.randomness import Stream, new_key
 
-LEVEL = 1e-6  # the probability of any false alarm in `run_all`
 WORKERS = ("worker1", "worker2")
 ORCHESTRATOR, PROVIDER = "orchestrator", "crypto_provider"
 
@@ -544,15 +545,3 @@ class Watched(Worker):
     def _finish(self):
         self.registers = self.run.registers
         super()._finish()
-
-
-class Store:
-    """What `Worker` needs of a syft worker: the shares that it stores, by id."""
-
-    def __init__(self):
-        self.object_store, self.objects = self, {}
-        self.get_obj = self.objects.__getitem__
-
-    def register_obj(self, value, obj_id):
-        """Keep a share."""
-        self.objects[obj_id] = value

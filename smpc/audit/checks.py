@@ -1,0 +1,276 @@
+"""The findings: what each attack recovers, and whether that is more than luck on semi2k."""
+
+import itertools
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from smpc.audit import attacks, chance, resample
+from smpc.audit.openings import openings
+from smpc.audit.transcript import ORCHESTRATOR, OWNERS, Transcript
+from smpc.semi2k.randomness import new_key
+
+WORKERS = ("worker1", "worker2")
+PROVIDER = "crypto_provider"
+RECOVERED = 0.99  # of a secret's items, or as correlation with it
+
+# What syft's own protocols are known to give away, and to whom: here the attacks must succeed, so
+# that their failing on semi2k means something.
+KNOWN = {
+    "snn": {
+        "worker1": {"hidden values", "images"},
+        "worker2": {"hidden values", "images"},
+        PROVIDER: {"signs"},
+        ORCHESTRATOR: {"images", "labels", "weights"},
+    },
+    "fss": {
+        "worker1": {"images"},
+        "worker2": {"images"},
+        ORCHESTRATOR: {"images", "labels", "weights"},
+    },
+}
+# Of semi2k's arrays: who may send what to whom; parties draw for themselves.
+MAY_SEND = {
+    (OWNERS, "worker"): {"share"},
+    (PROVIDER, "worker"): {"dealt"},
+    (ORCHESTRATOR, "worker"): {"opened", "public"},
+    ("worker", ORCHESTRATOR): {"masked", "revealed"},
+}
+MAY_DRAW = {"worker": {"words"}, PROVIDER: {"words"}, OWNERS: {"words", "random_"}}
+
+
+class Truth(NamedTuple):
+    """What was shared, put together from both workers' shares; no attack is given it.
+
+    Attributes:
+        images: uint64 (n, 784) and weights: uint64 (128, 784), in fixed precision.
+        labels: int (n,).
+        hidden: int64 (n * 128,), the first ReLU's inputs, in fixed precision, rounded.
+    """
+
+    images: np.ndarray
+    weights: np.ndarray
+    labels: np.ndarray
+    hidden: np.ndarray
+
+
+def truth_of(transcript):
+    """The `Truth` of a recorded run of train_encrypted.py with one training batch."""
+    owners, n = transcript.owners(), transcript.arguments["n_train_items"]
+    halves = [
+        [owners.value(e).ravel().view(np.uint64) for e in owners.arrays("share", receiver=worker)]
+        for worker in WORKERS
+    ]
+    images, targets, _, _, weights, bias, *_ = map(np.add, *halves)
+    images, weights = images.reshape(n, 784), weights.reshape(128, 784)
+    unit = 10 ** transcript.arguments["precision_fractional"]
+    products = images.view(np.int64).astype(float) @ weights.view(np.int64).T.astype(float)
+    hidden = np.rint(products / unit + bias.view(np.int64)).astype(np.int64)
+    labels = targets.view(np.int64).reshape(n, 10).argmax(axis=1)
+    return Truth(images, weights, labels, hidden.ravel())
+
+
+# ---- What the attacks recover --------------------------------------------------------------------
+
+
+class Result(NamedTuple):
+    """What an attack made of a view.
+
+    Attributes:
+        attack, secret: names.
+        guess: what it returned; None where the view had nothing to start from.
+        recovered: the part of the secret's items that are right, from 0 to 1; of hidden values,
+            which are known up to a constant, the correlation with the truth.
+        items: how many there are.
+        luck: under semi2k, the probabilities of agreeing with the truth so well by luck.
+    """
+
+    attack: str
+    secret: str
+    guess: np.ndarray | None
+    recovered: float
+    items: int
+    luck: np.ndarray
+
+    @property
+    def succeeded(self):
+        """Whether the secret is known for all practical purposes."""
+        return self.recovered >= RECOVERED
+
+
+def attack(view, truth, drawn):
+    """Make every attack that is this party's to make: a list of `Result`s.
+
+    drawn: what a generator with the run's seed draws, as `attacks.generator` gives it.
+    """
+    if view.party == PROVIDER:
+        return [_signs(view, truth)]
+    if view.party == ORCHESTRATOR:
+        return _unmasked(view, truth)
+    results = [_hidden_values(view, truth), _images_by_seed(view, truth, drawn)]
+    return results + (_unmasked(view, truth) if view.protocol == "semi2k" else [])
+
+
+def _hidden_values(view, truth):
+    guess, factor = attacks.relu_inputs(view)
+    distances = (guess - guess[0]).view(np.int64) / factor
+    correlation = abs(np.corrcoef(distances, truth.hidden)[0, 1])
+    luck = _luck(np.diff(guess), np.diff(truth.hidden).view(np.uint64))
+    name = "differences of opened comparisons"
+    return Result(name, "hidden values", guess, correlation, guess.size, luck)
+
+
+def _images_by_seed(view, truth, drawn):
+    guess = attacks.images_by_seed(view, drawn, len(truth.images))
+    hits, looked_for = attacks.seeded_draws(view, drawn)
+    by_accident = chance.of_pairs(hits, looked_for * drawn.size / 2**64)
+    return _compared("masks from the seed", "images", guess, truth.images, by_accident)
+
+
+def _unmasked(view, truth):
+    inputs = attacks.product_inputs(view)
+    images, labels, weights = attacks.training_secrets(inputs, len(truth.images))
+    name, n = "unmasked products", len(labels)
+    right = int((labels == truth.labels).sum())
+    return [
+        _compared(name, "images", images, truth.images),
+        Result(name, "labels", labels, right / n, n, chance.two_sided(right, n, 0.1)),
+        _compared(name, "weights", weights, truth.weights),
+    ]
+
+
+def _signs(view, truth):
+    name, n = "comparison results, up to a flip", truth.hidden.size
+    guess = attacks.signs(view)
+    if guess is None:
+        return Result(name, "signs", None, 0.0, n, np.ones(1))
+    right = int((guess == (truth.hidden >= 0)).sum())
+    luck = chance.two_sided(right, n)
+    return Result(name, "signs", guess, max(right, n - right) / n, n, luck)
+
+
+def _compared(attack, secret, guess, true, *luck):
+    right = (guess == true).mean()
+    return Result(attack, secret, guess, right, true.size, np.append(_luck(guess, true), luck))
+
+
+def _luck(guess, true):
+    return np.append(chance.bits_agree(guess, true), chance.near(guess.ravel() - true.ravel()))
+
+
+def shortfalls(protocol, party, results):
+    """What is known to leak, to this party, and was not recovered: lines for the user."""
+    found = {result.secret for result in results if result.succeeded}
+    return [
+        f"{protocol}: {party} is known to get at the {secret}, and did not"
+        for secret in sorted(KNOWN[protocol].get(party, set()) - found)
+    ]
+
+
+# ---- Whether semi2k gives anything away ----------------------------------------------------------
+
+
+def trespasses(transcript):
+    """Where something went to a party that must not see it, of any value: lines for the user."""
+    found = set()
+    for entry in transcript.entries:
+        ends = tuple("worker" if e in WORKERS else e for e in (entry.sender, entry.receiver))
+        if entry.kind == "drawn":
+            if entry.name not in MAY_DRAW.get(ends[0], ()):
+                found.add(f"{entry.sender} draws from {entry.name}")
+        elif entry.kind != "message" and entry.kind not in MAY_SEND.get(ends, ()):
+            found.add(f"{entry.sender} sends {entry.receiver} what is {entry.kind}")
+    return sorted(found)
+
+
+def revealed_beyond(transcript, most):
+    """Whether more than so many numbers were revealed: a line for the user, if so."""
+    shares = transcript.view(ORCHESTRATOR).arrays("revealed", sender=WORKERS[0])
+    revealed = sum(math.prod(entry.shape) for entry in shares)
+    return [f"{revealed} numbers are revealed, not {most}"] if revealed > most else []
+
+
+def examine(transcript, tests):
+    """Test all that was opened, sent to be opened, dealt and drawn: uniform, and never twice."""
+    with np.errstate(over="ignore"):
+        opened = openings(transcript.view(ORCHESTRATOR))
+        _examine_openings(opened, tests)
+        for worker in WORKERS:
+            view = transcript.view(worker)
+            for kind in ("masked", "dealt", "share", "drawn"):
+                arrays = [view.value(entry) for entry in view.arrays(kind)]
+                for array in arrays:
+                    if array.size >= chance.FEW:
+                        tests.add(f"{worker}: bits of what is {kind}", chance.uniform(array))
+                if arrays:
+                    words = np.concatenate(arrays)
+                    tests.add(f"{worker}: {kind} twice", chance.any_two_near(words, within=0))
+        view = transcript.view(PROVIDER)
+        words = np.concatenate([view.value(entry) for entry in view.arrays("drawn")])
+        tests.add(f"{PROVIDER}: drawn twice", chance.any_two_near(words, within=0))
+
+
+def _examine_openings(opened, tests):
+    words = [opening for opening in opened if not opening.bits]
+    for opening in opened:
+        name = f"opened by {opening.op}, step {opening.step}: "
+        if opening.value.size >= chance.FEW:
+            tests.add(name + "bits", chance.uniform(opening.value))
+        if opening.bits:  # a row for each input of the gates
+            rows = opening.value.reshape(-1, opening.value.shape[-1])
+            set_ = np.array([chance.ones(row).sum() for row in rows])
+            tests.add(name + "rows", chance.two_sided(set_, 64 * rows.shape[1]))
+        elif opening.value.size > 1:
+            tests.add(name + "one mask for all", chance.near(np.diff(opening.value.ravel())))
+    for one, other in itertools.combinations(opened, 2):
+        if one.bits == other.bits and one.value.size == other.value.size >= chance.FEW:
+            compare(f"opened by {one.op} and {other.op}: one mask for both", one, other, tests)
+    everything = np.concatenate([opening.value.ravel() for opening in words])
+    tests.add("opened: one mask for any two", chance.any_two_near(everything))
+
+
+def compare(name, one, other, tests):
+    """Test two openings of one size: as independent as two draws, or nearer to each other?"""
+    if not one.bits:
+        tests.add(name, chance.near(one.value.ravel() - other.value.ravel()))
+    elif one.value.shape == other.value.shape and one.step == other.step:
+        tests.add(name, chance.bits_agree(one.value, other.value))
+
+
+def resampled(folder, tests, repeats=2):
+    """Test a worker's views under two secrets, all that it holds being the same."""
+    random = np.random.default_rng()
+    for party, worker in enumerate(WORKERS):
+        for _ in range(repeats):
+            pairs, shares = resample.draw(random)
+            key, views = new_key(), []
+            for number, secrets in enumerate(pairs):
+                path = folder / f"{worker}-{number}.jsonl"
+                resample.record(path, party, key, shares, secrets)
+                views.append(Transcript(path).view(worker))
+            _same_holdings(*views)
+            _tell_apart(*views, tests)
+
+
+def _tell_apart(one, other, tests):
+    """Test what a worker was given under one secret against what it was given under the other."""
+    name = f"{one.party} under another secret: "
+    for a, b in zip(openings(one), openings(other), strict=True):
+        compare(f"{name}opened by {a.op}, step {a.step}", a, b, tests)
+        if not a.bits:
+            tests.add(f"{name}bits opened by {a.op}", chance.bits_agree(a.value, b.value))
+    corrections = [
+        view.value(entry)
+        for view in (one, other)
+        for entry in view.arrays("dealt", name="corrections")
+    ]
+    if corrections:  # they go to worker2 alone
+        tests.add(f"{name}dealt", chance.near(np.subtract(*corrections)))
+        tests.add(f"{name}bits dealt", chance.bits_agree(*corrections))
+
+
+def _same_holdings(one, other):
+    for a, b in zip(*(view.arrays("share", "drawn") for view in (one, other)), strict=True):
+        if not np.array_equal(one.value(a), other.value(b)):
+            raise RuntimeError(f"{one.party} does not hold the same under both secrets")

@@ -1,0 +1,190 @@
+"""The audit itself, in its quick form: `snn` gives away what it is known to, `semi2k` nothing."""
+
+import json
+import struct
+
+import numpy as np
+import pytest
+
+from smpc.audit import __main__ as command
+from smpc.audit import attacks, chance, checks, ideal, report, simulator
+
+
+@pytest.fixture(scope="module")
+def audited(parties, tmp_path_factory):
+    """What `run_all` gives, and the folder with its transcripts."""
+    folder = tmp_path_factory.mktemp("audit")
+    return *command.run_all(True, folder), folder
+
+
+@pytest.fixture(scope="module")
+def results(audited):
+    """(protocol, party, attack, secret) -> `checks.Result`."""
+    rows, *_ = audited
+    return {
+        (view.protocol, view.party, result.attack, result.secret): result
+        for view, found in rows
+        for result in found
+    }
+
+
+def test_stock_leaks_and_semi2k_does_not(audited, results):
+    _, _, failures, tests, *_ = audited
+    assert failures == []
+    assert tests.count > 10_000
+    assert tests.alarms() == []
+    succeeded = {key for key, result in results.items() if result.succeeded}
+    differences, seed = "differences of opened comparisons", "masks from the seed"
+    assert succeeded == {
+        *(("snn", worker, differences, "hidden values") for worker in checks.WORKERS),
+        *(("snn", worker, seed, "images") for worker in checks.WORKERS),
+        ("snn", "crypto_provider", "comparison results, up to a flip", "signs"),
+        *(("snn", "me", "unmasked products", s) for s in ("images", "labels", "weights")),
+    }
+
+
+def test_every_attack_is_made_on_semi2k(results):
+    """Each secret is looked for in each view that has anything; and one has nothing at all."""
+    made = {key[1:] for key in results if key[0] == "semi2k"}
+    assert made >= {key[1:] for key in results if key[0] == "snn"}
+    for (protocol, party, *_), result in results.items():
+        assert (result.guess is None) == ((protocol, party) == ("semi2k", "crypto_provider"))
+
+
+def test_an_attack_that_fails_on_stock_is_a_failure(results):
+    found = [results["snn", "me", "unmasked products", s] for s in ("images", "labels")]
+    assert checks.shortfalls("snn", "me", found) == [
+        "snn: me is known to get at the weights, and did not"
+    ]
+    worse = found[0]._replace(recovered=0.5)
+    assert len(checks.shortfalls("snn", "me", [worse, found[1]])) == 2
+
+
+def test_what_goes_to_the_wrong_party_is_a_failure(audited):
+    transcript = checks.Transcript(audited[-1] / "semi2k.jsonl")
+    assert checks.trespasses(transcript) == []
+    share = next(e for e in transcript.entries if (e.kind, e.receiver) == ("share", "worker2"))
+    transcript.entries.append(share._replace(sender="worker1"))
+    transcript.entries.append(share._replace(receiver="crypto_provider", kind="opened"))
+    assert checks.trespasses(transcript) == [
+        "data_owners sends crypto_provider what is opened",
+        "worker1 sends worker2 what is share",
+    ]
+
+
+def test_what_is_revealed_beyond_loss_and_count_is_a_failure(audited):
+    transcript = checks.Transcript(audited[-1] / "semi2k.jsonl")
+    assert checks.revealed_beyond(transcript, 2) == []
+    assert checks.revealed_beyond(transcript, 1) == ["2 numbers are revealed, not 1"]
+
+
+def test_numpys_generator_is_torchs():
+    """What the attack with the seed rests on."""
+    import torch
+
+    state = torch.get_rng_state()
+    torch.manual_seed(7)
+    drawn = torch.empty(1000, dtype=torch.int64).random_(-(2**63), 2**63 - 1)
+    torch.set_rng_state(state)
+    seeded = attacks.generator(7)[0:2000:2] - np.uint64(2**63)
+    assert np.array_equal(seeded, drawn.numpy().view(np.uint64))
+
+
+def test_table_record_and_picture(audited):
+    rows, truth, failures, tests, *_ = audited
+    lines = report.table(rows).split("\n")
+    assert len(lines) == 2 + 8
+    assert "| snn | orchestrator |" in lines[2]
+    assert f"images: {16 * 784:,} of {16 * 784:,} pixels right" in lines[2]
+    assert "not recovered; images: 0 of" in next(x for x in lines if "semi2k | orchestrator" in x)
+    assert "signs: no value received" in next(x for x in lines if "semi2k | crypto provider" in x)
+    checked = simulator.check(ideal.Mask(), "worker1")
+    record = json.loads(json.dumps(report.as_json(rows, failures, tests, [checked])))
+    assert record["failures"] == []
+    assert record["semi2k"]["simulated"][0]["passed"]
+    assert record["semi2k"]["least"] > record["semi2k"]["alarm_below"]
+    provider = next(
+        row
+        for row in record["rows"]
+        if (row["protocol"], row["party"]) == ("semi2k", "crypto_provider")
+    )
+    assert provider["saw"]["received"]["messages"] == 2
+    assert provider["saw"]["received"]["arrays"] == {}
+    png = report.picture(truth, rows)
+    assert png.startswith(b"\x89PNG")
+    width, height = struct.unpack(">II", png[16:24])
+    assert width >= 1000
+    assert height >= 500
+
+
+def test_the_command(audited, monkeypatch, tmp_path, capsys):
+    """Prints the table, writes both files, and ends with 1 if anything failed."""
+    *outcome, _ = audited
+    rows, *_ = outcome
+    monkeypatch.setattr(command, "run_all", lambda quick, folder: outcome)
+    with pytest.raises(SystemExit) as ended:
+        command.main(["--out", str(tmp_path)])
+    assert ended.value.code == 0
+    printed = capsys.readouterr()
+    assert report.table(rows) in printed.out
+    assert printed.err == ""
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["audit.json", "audit.png"]
+    outcome[2] = ["semi2k: opened twice"]
+    with pytest.raises(SystemExit) as ended:
+        command.main(["--out", str(tmp_path)])
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == "FAILED semi2k: opened twice\n"
+
+
+# ---- chance
+
+
+@pytest.fixture
+def words():
+    """Uniform words: uint64 (20000,)."""
+    return np.frombuffer(np.random.default_rng(0).bytes(160_000), dtype=np.uint64)
+
+
+def test_uniform_words_raise_no_alarm(words):
+    one, other = words[:10_000], words[10_000:]
+    assert chance.uniform(words).min() > 1e-5
+    assert chance.bits_agree(one, other).min() > 1e-5
+    assert chance.near(one - other) == 1
+    assert chance.any_two_near(words) == 1
+
+
+def test_bits_are_counted_lowest_first(words):
+    bits = np.unpackbits(words.view(np.uint8), bitorder="little").reshape(-1, 64)
+    assert np.array_equal(chance.ones(words), bits.sum(axis=0))
+
+
+def test_probabilities_are_exact():
+    assert chance.two_sided(0, 10) == pytest.approx(2 / 2**10)
+    assert chance.two_sided(5, 10) == 1
+    assert chance.two_sided(10, 10) == pytest.approx(2 / 2**10)
+    near = np.array([1, 2**63], dtype=np.uint64)
+    each = (2 * chance.NEAR + 1) / 2**64
+    assert chance.near(near) == pytest.approx(1 - (1 - each) ** 2)
+    twice = np.array([7, 7, 2**40], dtype=np.uint64)
+    assert chance.any_two_near(twice, within=0) == pytest.approx(4.5 / 2**64)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda w: w & ~np.uint64(1 << 17),  # a bit that is never set
+        lambda w: w // np.uint64(3),  # less than the whole ring
+        lambda w: w & ~np.uint64(2) | (w & np.uint64(1)) << np.uint64(1),  # two bits alike
+        lambda w: (w >> np.uint64(2)) + (w[::-1] >> np.uint64(2)) + np.uint64(2**62),
+    ],
+)
+def test_words_that_are_not_uniform_are_found(words, change):
+    assert chance.uniform(change(words)).min() < 1e-20
+
+
+def test_the_level_is_shared_by_all_probabilities():
+    tests = chance.Tests()
+    tests.add("one", 1e-8)
+    assert tests.alarms() == [("one", 1e-8)]
+    tests.add("many", np.ones(999))
+    assert tests.alarms() == []
