@@ -37,7 +37,7 @@ from torchvision import datasets, transforms
 from smpc import mnist, report
 from smpc.audit.transcript import Recorder, TranscriptError
 from smpc.checkpoint import Checkpoint, CheckpointError
-from smpc.model import save_model
+from smpc.model import ModelError, save_model
 from smpc.semi2k import tensor as semi2k
 
 # ---- 1. Arguments: the tutorial's, each an option with the tutorial's value as its default -------
@@ -327,7 +327,10 @@ def main():
     run.save(out)
 
     if args.save_model:
-        save_model(reveal_weights(model), args.save_model)
+        try:
+            save_model(reveal_weights(model), args.save_model)
+        except ModelError as error:
+            fail(error)
         print(f"the weights were revealed to the model's owner: {args.save_model}\n")
 
     print("model.fc3.bias is", model.fc3.bias)

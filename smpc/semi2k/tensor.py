@@ -6,6 +6,7 @@ change with its reason; the rest is a subclass of AdditiveSharingTensor.
 
 import ctypes
 import functools
+import itertools
 import math
 import platform
 from fractions import Fraction
@@ -15,6 +16,7 @@ import syft
 import torch
 from syft.frameworks.torch.mpc.primitives import PrimitiveStorage
 from syft.frameworks.torch.tensors.interpreters import gradients
+from syft.generic import id_provider
 from syft.generic.abstract.tensor import AbstractTensor
 from syft.generic.frameworks.hook import hook_args
 from syft.generic.pointers.pointer_tensor import PointerTensor
@@ -490,6 +492,7 @@ def install():
     give_reshape_its_gradient()
     guard_gradients()
     finish_updates()
+    number_ids()
     keep_freed_memory()
 
 
@@ -697,6 +700,18 @@ def keep_remainder(weights, state):
     remainder = weights._of(graph.added("sub", x, times_d))
     weights.session.want(remainder.node)
     state["remainder"] = remainder, d
+
+
+def number_ids():
+    """syft draws ids at random, and remembers each so as to give it once: 16 MB for every epoch of
+    MNIST. Numbers from a random one on come once by themselves."""
+
+    class Forgotten(set):
+        def add(self, id):
+            pass
+
+    id_provider.create_random_id = itertools.count(id_provider.create_random_id()).__next__
+    syft.ID_PROVIDER.generated = Forgotten()
 
 
 def keep_freed_memory():

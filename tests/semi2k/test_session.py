@@ -264,7 +264,8 @@ def objects(parties):
     dealer = parties.crypto_provider.crypto_store.semi2k[name]
     session = syft.local_worker.crypto_store.semi2k[name]
     counts += [len(dealer.masks), len(dealer.programs), len(session._programs), len(session._dead)]
-    return [*counts, len(session.graph.pending), len(session._wanted)]
+    counts += [len(session.graph.pending), len(session._wanted), len(syft.ID_PROVIDER.generated)]
+    return counts
 
 
 def test_nothing_piles_up(parties, share):
