@@ -8,19 +8,28 @@
 Two workers, `worker1` and `worker2`, hold additive secret shares of the images, the labels and the
 weights of a 784-128-64-10 network; a third party, `crypto_provider`, supplies randomness. The
 network is trained with SGD on the MSE loss, in fixed precision on integers mod 2^64. Only the loss
-of each batch and the number of correct answers of each test are ever revealed.
+of each batch and the number of correct answers of each test are ever revealed, and the trained
+weights to their owner if --save-model asks for them.
 
 After the tutorial by Théo Ryffel, OpenMined (Apache-2.0).
 """
 
 import copy
-import pathlib
 import signal
 import sys
 import time
 
 from smpc import compat
-from smpc.arguments import HELD_ITEMS, PRECISIONS, Parser, check, fail, folder, positive
+from smpc.arguments import (
+    HELD_ITEMS,
+    PRECISIONS,
+    Parser,
+    check,
+    fail,
+    file_in_folder,
+    folder,
+    positive,
+)
 
 try:
     compat.prepare()  # PySyft 0.2.9 on today's torch
@@ -239,11 +248,26 @@ def reveal_weights(model):
     }
 
 
+def train_and_test(args, model, private_loaders, optimizer, run, checkpoint):
+    """All epochs, or those that are left of a run that was broken off."""
+    private_train_loader, private_test_loader = private_loaders
+    checkpoint.begin(model, run)
+    try:
+        for epoch in range(len(run.tests) + 1, args.epochs + 1):
+            train(args, model, private_train_loader, optimizer, epoch, run, checkpoint)
+            test(args, model, private_test_loader, epoch, run)
+            checkpoint.save(model, run)
+    except KeyboardInterrupt:
+        checkpoint.save(model, run)
+        raise
+
+
 # ---- 6. Running it, and the tutorial's discussion as a report ------------------------------------
 
 
-def train_plain_twin(args, model, epochs):
-    """The same network from the same weights on the same batches, in the clear, in float32.
+def train_plain_twin(args, model, run):
+    """The same network from the same weights on the same batches, in the clear, in float32; for one
+    epoch, to have its seconds, unless its results are asked for.
 
     Returns:
         every loss, the correct answers after each epoch, and the seconds of each step.
@@ -251,8 +275,9 @@ def train_plain_twin(args, model, epochs):
     optimizer = optim.SGD(model.parameters(), lr=args.lr)
     train_loader, test_loader = (list(get_data_loader(args, train)) for train in (True, False))
     losses, correct, seconds = [], [], []
-    for _ in range(epochs):
+    for _ in range(args.epochs if args.plain_twin else 1):
         for data, target in train_loader:
+            run.stop_if_interrupted()
             start_time = time.time()
             optimizer.zero_grad()
             loss = ((model(data) - one_hot_of(target)) ** 2).sum() / len(data)
@@ -277,7 +302,7 @@ def main():
         fail(error)
     out = folder("--out", args.out)
     if args.save_model:
-        folder("--save-model", pathlib.Path(args.save_model).parent)
+        file_in_folder("--save-model", args.save_model)
 
     torch.manual_seed(args.seed)
     torch.set_num_threads(1)  # the stock protocols fork a process for every core, at every product
@@ -287,9 +312,7 @@ def main():
 
     workers = connect_to_workers(hook, n_workers=2)
     crypto_provider = connect_to_crypto_provider(hook)
-    private_train_loader, private_test_loader = get_private_data_loaders(
-        args, workers, crypto_provider
-    )
+    private_loaders = get_private_data_loaders(args, workers, crypto_provider)
 
     model = Net(ACTIVATIONS[args.activation])
     twin = copy.deepcopy(model)
@@ -305,36 +328,24 @@ def main():
     run = report.Run(vars(args), n_items, semi2k.counters)
     signal.signal(signal.SIGINT, run.interrupt)
     try:
-        checkpoint.begin(model, run)
-        for epoch in range(len(run.tests) + 1, args.epochs + 1):
-            train(args, model, private_train_loader, optimizer, epoch, run, checkpoint)
-            test(args, model, private_test_loader, epoch, run)
-            checkpoint.save(model, run)
+        train_and_test(args, model, private_loaders, optimizer, run, checkpoint)
         recorder.save()
+        losses, correct, run.plain_steps = train_plain_twin(args, twin, run)
+        if args.plain_twin:
+            run.twin = {"losses": losses, "correct": correct}
+        run.save(out)
+        if args.save_model:
+            save_model(reveal_weights(model), args.save_model)
+            print(f"the weights were revealed to the model's owner: {args.save_model}\n")
     except KeyboardInterrupt:
-        checkpoint.save(model, run)
         run.save(out)
         print(f"interrupted: the results so far are in {out}/", file=sys.stderr)
         raise SystemExit(130) from None
-    except (OverflowError, CheckpointError, TranscriptError) as error:
+    except (OverflowError, CheckpointError, TranscriptError, ModelError) as error:
         fail(error)
 
-    losses, correct, run.plain_steps = train_plain_twin(
-        args, twin, args.epochs if args.plain_twin else 1
-    )
-    if args.plain_twin:
-        run.twin = {"losses": losses, "correct": correct}
-    run.save(out)
-
-    if args.save_model:
-        try:
-            save_model(reveal_weights(model), args.save_model)
-        except ModelError as error:
-            fail(error)
-        print(f"the weights were revealed to the model's owner: {args.save_model}\n")
-
     print("model.fc3.bias is", model.fc3.bias)
-    print("\nthe first batch's data is", next(iter(private_train_loader))[0])
+    print("\nthe first batch's data is", next(iter(private_loaders[0]))[0])
     print(f"\n{run.summary()}\n\nwritten: {out}/run.json and {out}/accuracy.png")
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import pathlib
 import sys
 
 from smpc import compat, mnist
@@ -31,6 +32,14 @@ def folder(option, path):
         return prepare_folder(path)
     except OSError as error:
         fail(f"{option} {path}: {error.strerror}")
+
+
+def file_in_folder(option, path):
+    """Check that the file an option names can be made; ends the program if not."""
+    path = pathlib.Path(path)
+    if path.is_dir():
+        fail(f"{option} {path}: is a folder, name a file in it")
+    folder(option, path.parent)
 
 
 class Parser(argparse.ArgumentParser):

@@ -43,6 +43,7 @@ class Checkpoint:
             return
         self.every = args.checkpoint_every
         self.arguments = {name: getattr(args, name) for name in DEFINING}
+        folder("--checkpoint", self.folder)
         file = self.folder / "progress"
         if file.exists() != args.resume:
             holds, advice = ("no ", "leave out") if args.resume else ("a ", "go on from it with")
@@ -50,8 +51,10 @@ class Checkpoint:
         if args.resume:
             self.progress = storage.read(file)
             self._check(self.progress["arguments"])
+            if len(self.progress["tests"]) > args.epochs:
+                done = len(self.progress["tests"])
+                raise CheckpointError(f"{self.folder} is of a run of {done} epochs: add --epochs")
         else:
-            folder("--checkpoint", self.folder)
             self.run_id = secrets.token_hex(8)
 
     def _check(self, arguments):
@@ -75,6 +78,8 @@ class Checkpoint:
             return
         self.run_id, self.last = self.progress["run"], self.progress["step"]
         semi2k.load_shares(list(model.parameters()), self.folder, self._about(self.last))
+        for file in self.folder.glob(".progress.*"):
+            file.unlink()  # what a write that was broken off has left
         run.restore(self.progress["steps"], self.progress["tests"])
         self.progress = None
 
@@ -94,8 +99,10 @@ class Checkpoint:
         step = len(run.steps)
         progress = {"run": self.run_id, "step": step, "arguments": self.arguments}
         progress |= {"steps": run.steps, "tests": run.tests}
+        weights = list(model.parameters())
         try:
-            semi2k.save_shares(list(model.parameters()), self.folder, self._about(step), self.last)
+            if step != self.last:
+                semi2k.save_shares(weights, self.folder, self._about(step), self.last)
             storage.write(self.folder / "progress", progress)
         except OSError as error:
             raise CheckpointError(f"--checkpoint {self.folder}: {error.strerror}") from error

@@ -35,6 +35,11 @@ def whole(path):
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the new name, too, is on the disk from here on
+        finally:
+            os.close(folder)
     finally:
         temporary.unlink(missing_ok=True)
 

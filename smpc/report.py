@@ -94,6 +94,10 @@ class Run:
 
     def _advance(self, items):
         self.bar.update(items)
+        self.stop_if_interrupted()
+
+    def stop_if_interrupted(self):
+        """Raise KeyboardInterrupt if the user has asked to stop."""
         if self.interrupted:
             raise KeyboardInterrupt
 

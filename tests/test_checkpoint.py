@@ -41,7 +41,8 @@ def test_killed_at_ten_random_moments(tmp_path):
     def resume():
         return ["--resume"] if (folder / "progress").exists() else []
 
-    moments = [(random.random() < 0.8, random.uniform(0, 1)) for _ in range(10)]
+    draw = random.SystemRandom()
+    moments = [(draw.random() < 0.8, draw.uniform(0, 1)) for _ in range(10)]
     print(moments)  # whether training has begun, and the seconds from then, or three times from 0
     for begun, seconds in moments:
         with subprocess.Popen([*command, *resume()], stdout=subprocess.PIPE) as process:
@@ -49,6 +50,7 @@ def test_killed_at_ten_random_moments(tmp_path):
                 process.stdout.readline()
             time.sleep(seconds if begun else 3 * seconds)
             process.send_signal(signal.SIGKILL)
+        assert process.returncode == -signal.SIGKILL, "it had ended before"
     result = subprocess.run([*command, *resume()], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     record = json.loads((out / "run.json").read_text())
@@ -65,7 +67,8 @@ def run(parties, tmp_path):
     record, as the script makes them; `begin` has not been called."""
 
     def run(resume=False, sizes=(3, 2), **arguments):
-        arguments = {**ARGUMENTS, "checkpoint": tmp_path / "c", "checkpoint_every": 1} | arguments
+        always = {"checkpoint": tmp_path / "c", "checkpoint_every": 1, "epochs": 2}
+        arguments = {**ARGUMENTS, **always} | arguments
         model = torch.nn.Linear(*sizes).fix_precision()
         model.share(*parties.workers, crypto_provider=parties.crypto_provider, protocol="semi2k")
         record = SimpleNamespace(steps=[], tests=[])
@@ -187,6 +190,15 @@ def test_a_checkpoint_of_another_run(run, name):
     kept.begin(model, record)
     with pytest.raises(CheckpointError, match=f"is of a run with --{name.replace('_', '-')} "):
         run(resume=True, **{name: 17})
+
+
+def test_a_checkpoint_of_more_epochs(run):
+    kept, model, record = run()
+    kept.begin(model, record)
+    record.tests += [{"epoch": 1}, {"epoch": 2}]
+    kept.save(model, record)
+    with pytest.raises(CheckpointError, match="is of a run of 2 epochs: add --epochs"):
+        run(resume=True, epochs=1)
 
 
 def test_a_checkpoint_of_another_model(run):

@@ -99,6 +99,14 @@ def test_the_tutorial(tmp_path):
     pytest.fail(f"left the bands twice: {record['tests']}")
 
 
+def test_memory_is_flat(tmp_path):
+    """After 500 steps of the tutorial a process holds what it held after 50, within 2%."""
+    result = run("--epochs", 50, "--n-test-items", 64, "--out", tmp_path)
+    assert result.returncode == 0, result.stderr
+    memory = [test["memory"] for test in json.loads((tmp_path / "run.json").read_text())["tests"]]
+    assert memory[-1] <= 1.02 * memory[4]
+
+
 def test_interrupt(tmp_path):
     """Ctrl-C: one line, and the results so far."""
     command = [sys.executable, "train_encrypted.py", "--epochs", "999", "--out", tmp_path]

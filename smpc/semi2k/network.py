@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 @dataclass
 class Counters:
     """What has been said so far, by kind of message: "online" while a program runs, "dealing" for
-    what the crypto provider is asked for and sends, "sharing" for keys and shares of inputs.
+    what the crypto provider is asked for and sends, "sharing" for keys and shares of inputs,
+    "checkpoint" for what workers are asked to write and read.
 
     Attributes:
         messages: requests from one party to another, by kind.

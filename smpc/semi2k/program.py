@@ -176,6 +176,7 @@ class Graph:
     # a / d * k becomes a * (k / d), rounded once in place of twice, unless that narrows the range
     # of a by more than this
     LARGEST_NUMERATOR = 100
+    LARGEST_DIVISOR = 2**62  # of `arithmetic.truncate`
 
     def __init__(self):
         self.guard = 1
@@ -199,7 +200,13 @@ class Graph:
         return node
 
     def constant(self, value, shape):
-        """A public number, the same in every element: an int or a Fraction."""
+        """A public number, the same in every element: an int or a Fraction.
+
+        Raises:
+            OverflowError: it is not within ±2^63.
+        """
+        if abs(value) >= 2**63:
+            raise OverflowError("a public number is too large for the ring, use fewer digits")
         return Node("constant", (), (Fraction(value),), shape)
 
     def array(self, values):
@@ -220,7 +227,8 @@ class Graph:
             whole = x.params[0] * factor
             exact = x.params[0].denominator == 1
             # (a negation costs nothing, but a second rounding would)
-            if exact or (factor != -1 and abs(whole.numerator) <= self.LARGEST_NUMERATOR):
+            rounds_once = factor != -1 and abs(whole.numerator) <= self.LARGEST_NUMERATOR
+            if exact or (rounds_once and whole.denominator <= self.LARGEST_DIVISOR):
                 return self.scaled(x.inputs[0], whole)
         if factor == 1:
             return x

@@ -35,7 +35,8 @@ class Semi2kTensor(AdditiveSharingTensor):
 
     An operation makes a node of the session's graph; the workers compute when a value is revealed.
     Values are read as signed; a product is right as long as it stays within ±2^62, before the
-    division that fixed precision makes of it.
+    division that fixed precision makes of it. Where a quotient is multiplied by a public number, or
+    a backward pass is made, a little less is left: see `Graph.LARGEST_NUMERATOR` and `Graph.guard`.
 
     Attributes:
         session: the `Session` of its parties, and `node`, the value in it; both None until
@@ -114,10 +115,9 @@ class Semi2kTensor(AdditiveSharingTensor):
 
         Raises:
             ValueError: there are not two workers, or no third party as crypto provider.
-            OverflowError: a value is -2^63, which is what a float beyond the ring becomes.
+            OverflowError: see `refuse_overflow`.
         """
-        if (self._plain == -(2**63)).any():
-            raise OverflowError("a value is too large to be shared, use fewer digits")
+        refuse_overflow(self._plain)
         self.session = Session.between(owners, self.crypto_provider)
         self.node = self.session.share(self._plain.long().numpy())
         self._plain = None
@@ -147,6 +147,7 @@ class Semi2kTensor(AdditiveSharingTensor):
         if isinstance(other, int):
             return self.session.graph.constant(other, ())
         if isinstance(other, torch.Tensor) and not other.is_floating_point():
+            refuse_overflow(other)
             return self.session.graph.array(other.long().numpy())
         raise TypeError(
             f"semi2k computes with semi2k tensors and integers, not {_described(other)}"
@@ -207,6 +208,8 @@ class Semi2kTensor(AdditiveSharingTensor):
         (value,) = divisor.params
         if value == 0:
             raise ZeroDivisionError("division of a semi2k tensor by 0")
+        if abs(value) > self._graph.LARGEST_DIVISOR:
+            raise OverflowError("semi2k divides by numbers within ±2^62")
         return self._of(self._graph.scaled(self.node, 1 / value))
 
     def add_(self, other):
@@ -456,14 +459,27 @@ def _axes(dim, n):
     return tuple(axis % n for axis in (dim if isinstance(dim, (tuple, list)) else (dim,)))
 
 
+def refuse_overflow(values):
+    """Raise OverflowError where an integer is -2^63, which is what a float beyond becomes."""
+    if (values == -(2**63)).any():
+        raise OverflowError("a value is too large to be shared, use fewer digits")
+
+
 def _index(index):
-    """An index in the form that a program carries: see `program.MOVES`."""
+    """An index in the form that a program carries: see `program.MOVES`.
+
+    Raises:
+        TypeError: it is boolean, or a tensor or list of more than one dimension.
+    """
     if isinstance(index, slice):
         return ("slice", index.start, index.stop, index.step)
     if index is Ellipsis:
         return "..."
     if isinstance(index, torch.Tensor):
         index = index.tolist()
+    for i in index if isinstance(index, list) else [index]:
+        if i is not None and (isinstance(i, bool) or not isinstance(i, (int, np.integer))):
+            raise TypeError(f"semi2k is indexed by integers, slices and lists of them, not {i!r}")
     return ("list", *index) if isinstance(index, list) else index
 
 
@@ -573,8 +589,9 @@ def refuse_other_protocols():
 
 def check_fixed_precision():
     """FixedPrecisionTensor adds and compares numbers of different precision, compares with an
-    integer as if it were already scaled, and turns public @ secret into secret @ public. Where a
-    semi2k tensor takes part the first is refused and the others are right."""
+    integer as if it were already scaled, turns public @ secret into secret @ public, and makes None
+    of a number to the power 0. Where a semi2k tensor takes part the first is refused and the others
+    are right."""
     comparisons = ("__gt__", "__ge__", "__lt__", "__le__", "eq", "__eq__")
     products = ("matmul", "__matmul__", "mm")
     for name in (
@@ -605,6 +622,14 @@ def check_fixed_precision():
             return native(self, other, *args, **kwargs)
 
         setattr(FixedPrecisionTensor, name, method)
+
+    native_pow = FixedPrecisionTensor.pow
+
+    def pow(self, power):
+        shared = isinstance(self.child, Semi2kTensor)
+        return self * 0 + 1 if shared and power == 0 else native_pow(self, power)
+
+    FixedPrecisionTensor.pow = FixedPrecisionTensor.__pow__ = pow
 
 
 def refuse_mixture(one, other):
@@ -708,10 +733,10 @@ def number_ids():
 
     class Forgotten(set):
         def add(self, id):
-            pass
+            """Do nothing."""
 
     id_provider.create_random_id = itertools.count(id_provider.create_random_id()).__next__
-    syft.ID_PROVIDER.generated = Forgotten()
+    syft.ID_PROVIDER.generated = Forgotten(syft.ID_PROVIDER.generated)
 
 
 def keep_freed_memory():

@@ -57,7 +57,7 @@ UNARY = {
     "divided by a negative number": (lambda x: x / -7, 1),
     "divided and multiplied": (lambda x: x / 10 * 7, 7),
     "square": (lambda x: x * x, 1),
-    "power 0": (lambda x: x * 0 + 1, 0),
+    "power 0": (lambda x: x**0, 0),
     "power 1": (lambda x: x**1, 0),
     "power 2": (lambda x: x**2, 1),
     "power 3": (lambda x: x**3, 60),
@@ -255,6 +255,7 @@ def test_other_precisions(shared, digits):
         (lambda x, y: (x * 3 - y / 2).sum(), 4, 1),
         (lambda x, y: (-x * y).sum(), 4, 1),
         (lambda x, y: (x.reshape(4, 1) * 2).sum(), 0, 0),
+        (lambda x, y: (x**1 - y).sum(), 1, 1),
     ],
 )
 def test_gradients(share, expression, loss_units, gradient_units):
@@ -297,6 +298,31 @@ def test_small_updates_add_up(parties, share):
         net(data).sum().backward()
         optimizer.step()
     check(net.weight, torch.full((1, 1000), -0.015), 1)
+
+
+@pytest.mark.parametrize(
+    ("operation", "error"),
+    [
+        (lambda x: x + 1e17, OverflowError),
+        (lambda x: x > 1e17, OverflowError),
+        (lambda x: x + torch.tensor([1e17, 0.0, 0.0]).fix_precision(), OverflowError),
+        (lambda x: x.child.child * 2**65, OverflowError),
+        (lambda x: x.child.child / 2**63, OverflowError),
+        (lambda x: x.child.child[torch.tensor([True, False, True])], TypeError),
+        (lambda x: x.child.child[torch.tensor([[0], [1]])], TypeError),
+        (lambda x: x.child.child[True], TypeError),
+    ],
+)
+def test_what_it_cannot_compute_with_is_refused(shared, operation, error):
+    x = shared(torch.tensor([1.0, 2.0, 3.0]))
+    with pytest.raises(error):
+        operation(x)
+
+
+def test_divisions_in_a_row(share_integers):
+    """10^20 is beyond what one truncation divides by."""
+    quotient = share_integers([3 * 10**18, -(10**18)]).child.div(10**10).div(10**10)
+    assert abs(quotient.get()).max() <= 1
 
 
 @pytest.mark.parametrize("name", ["sqrt", "chunk", "cumsum", "exp"])
