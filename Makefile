@@ -14,10 +14,10 @@ audit: .venv/lock
 	.venv/bin/python -m smpc.audit
 
 bench: .venv/lock
-	.venv/bin/python benchmarks/training.py
+	.venv/bin/python -m benchmarks.training
 
 bench-growth: .venv/lock
-	.venv/bin/python benchmarks/growth.py
+	.venv/bin/python -m benchmarks.growth
 
 bench-peers: .venv/lock
 	.venv/bin/python -m benchmarks.peers

@@ -19,8 +19,8 @@ import subprocess
 import sys
 import tempfile
 
-REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+from benchmarks.training import ONE_THREAD, REPOSITORY
+
 BATCHES, WIDTHS = (16, 32, 64, 128, 256, 512, 1024), (64, 128, 256, 512, 1024)
 ITEMS = (640, 1280, 2560, 5120, 10240)
 FIGURES = ("seconds", "rounds", "MB opened", "MB dealt", "MB of memory")
@@ -28,7 +28,6 @@ FIGURES = ("seconds", "rounds", "MB opened", "MB dealt", "MB of memory")
 
 def run_here(width, arguments):
     """In a process of its own: the script, the first layer of `width`; prints the peak memory."""
-    sys.path.insert(0, str(REPOSITORY))
     import train_encrypted as script
 
     class Net(script.Net):
@@ -49,9 +48,13 @@ def measure(width=128, batch=64, items=None):
     with tempfile.TemporaryDirectory() as out:
         arguments = f"--epochs {epochs} --n-train-items {n_items} --batch-size {batch}".split()
         arguments += ["--n-test-items", "64", "--out", out, "--data-dir", str(REPOSITORY / "data")]
-        command = [sys.executable, __file__, str(width), *arguments]
         result = subprocess.run(
-            command, check=True, env=os.environ | ONE_THREAD, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-m", "benchmarks.growth", str(width), *arguments],
+            check=True,
+            cwd=REPOSITORY,
+            env=os.environ | ONE_THREAD,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         record = json.loads(pathlib.Path(out, "run.json").read_text())
     step, memory = record["counters"]["training step"], int(result.stdout.split()[-1]) / 1024

@@ -154,7 +154,7 @@ def run_protocol(protocol, task):
     """The figures of plain PyTorch or a protocol of syft; `semi2k` writes the task, for the others
     it must be theirs too."""
     if protocol == "plain":
-        return training.plain()
+        return training.plain(task)
     own = task.with_name(f"{protocol}.npz")
     try:
         figures = training.measure(protocol, own)

@@ -32,7 +32,7 @@ def test_prediction(trained):
     assert result.returncode == 0, result.stderr
     one, batch = re.findall(r"images at once: (\d+) +median milliseconds: \d+\.\d\n", result.stdout)
     assert (one, batch) == ("1", "48")
-    predicted = int(re.match(r"correct: (\d+) of 64, ", result.stdout)[1])
+    predicted = int(re.match(r"correct: (\d+) of 64\n", result.stdout)[1])
     assert abs(predicted - correct) <= 2
 
 
