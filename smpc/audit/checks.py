@@ -221,19 +221,23 @@ def _examine_openings(opened, tests):
             rows = opening.value.reshape(-1, opening.value.shape[-1])
             set_ = np.array([chance.ones(row).sum() for row in rows])
             tests.add(name + "rows", chance.two_sided(set_, 64 * rows.shape[1]))
+            if len(rows) > 1:
+                pairs = itertools.combinations(rows, 2)
+                unlike = np.array([chance.ones(one ^ other).sum() for one, other in pairs])
+                tests.add(name + "pairs of rows", chance.two_sided(unlike, 64 * rows.shape[1]))
         elif opening.value.size > 1:
             tests.add(name + "one mask for all", chance.near(np.diff(opening.value.ravel())))
     for one, other in itertools.combinations(opened, 2):
         if one.bits == other.bits and one.value.size == other.value.size >= chance.FEW:
             compare(f"opened by {one.op} and {other.op}: one mask for both", one, other, tests)
-    everything = np.concatenate([opening.value.ravel() for opening in words])
+    everything = np.concatenate([opening.masked.ravel() for opening in words])
     tests.add("opened: one mask for any two", chance.any_two_near(everything))
 
 
 def compare(name, one, other, tests):
     """Test two openings of one size: as independent as two draws, or nearer to each other?"""
     if not one.bits:
-        tests.add(name, chance.near(one.value.ravel() - other.value.ravel()))
+        tests.add(name, chance.near(one.masked.ravel() - other.masked.ravel()))
     elif one.value.shape == other.value.shape and one.step == other.step:
         tests.add(name, chance.bits_agree(one.value, other.value))
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from smpc.semi2k.arithmetic import Bits
+from smpc.semi2k.arithmetic import Bits, offset
 from smpc.semi2k.parties import Worker, pack, split, take, words
 
 
@@ -33,6 +33,19 @@ class Opening(NamedTuple):
     bits: bool
     value: np.ndarray
     mask: np.ndarray | int
+
+    @property
+    def masked(self):
+        """`value` as a mask plus or minus a secret, whatever was opened; of bits, as it is.
+
+        Two of these that share a mask, be it of one instruction's or of two, differ by the sum or
+        the difference of two secrets.
+        """
+        if self.op == "mask":  # x - a
+            return -self.value
+        if self.op == "truncate":  # x + O + r
+            return self.value - np.uint64(offset(self.params[1]))
+        return self.value  # above_zero: r - x
 
 
 class Store:

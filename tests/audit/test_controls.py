@@ -44,6 +44,21 @@ def examined(recorded):
 
 
 @pytest.fixture
+def examined_once(parties, tmp_path):
+    """examined_once() -> what the audit finds in one run of `resample`'s computation."""
+
+    def examined_once():
+        pairs, shares = checks.resample.draw(np.random.default_rng())
+        path = tmp_path / "run.jsonl"
+        checks.resample.record(path, 0, bytes(32), shares, pairs[0])
+        tests = chance.Tests()
+        checks.examine(checks.Transcript(path), tests)
+        return caught(tests)
+
+    return examined_once
+
+
+@pytest.fixture
 def resampled(parties, tmp_path):
     """resampled() -> what the audit finds in a worker's views under two secrets."""
 
@@ -100,15 +115,29 @@ def first_of_its_shape(native, kept):
     return mask
 
 
-def test_a_mask_used_twice(monkeypatch, tmp_path, parties):
+def test_a_mask_used_twice(monkeypatch, examined_once):
     """For both operands of a product, in one run."""
     monkeypatch.setattr(arithmetic, "mask", first_of_its_shape(arithmetic.mask, {}))
-    pairs, shares = checks.resample.draw(np.random.default_rng())
-    path = tmp_path / "run.jsonl"
-    checks.resample.record(path, 0, bytes(32), shares, pairs[0])
-    tests = chance.Tests()
-    checks.examine(checks.Transcript(path), tests)
-    assert caught(tests)["opened by mask and mask: one mask for both"] < POWER
+    assert examined_once()["opened by mask and mask: one mask for both"] < POWER
+
+
+@pytest.mark.parametrize("module", [arithmetic, comparison])
+def test_a_mask_used_in_two_operations(monkeypatch, examined_once, module):
+    """The r of a truncation, or of a comparison, is the a of a factor's mask."""
+    name = "truncate" if module is arithmetic else "above_zero"
+    native, native_mask, kept = getattr(module, name), arithmetic.mask, {}
+
+    def mask(party, deal, x):
+        kept.setdefault(party, deal["a"])
+        return native_mask(party, deal, x)
+
+    def with_the_same(party, deal, *arguments):
+        r = kept[party].reshape(deal["r"].shape)
+        return native(party, deal | {"r": r}, *arguments)
+
+    monkeypatch.setattr(arithmetic, "mask", mask)
+    monkeypatch.setattr(module, name, with_the_same)
+    assert examined_once()[f"opened by mask and {name}: one mask for both"] < POWER
 
 
 def test_a_mask_kept_over_an_optimisers_step(monkeypatch, examined):
@@ -222,6 +251,20 @@ def test_an_and_gate_with_a_zero_mask(monkeypatch, examined, level):
 
     monkeypatch.setattr(comparison, "above_zero", above_zero)
     assert examined()[f"opened by above_zero, step {level + 1}: rows"] < POWER
+
+
+@pytest.mark.parametrize("level", range(3))
+def test_an_and_gate_with_two_equal_masks(monkeypatch, examined, level):
+    """The XOR of what is opened under them is that of two of the gate's inputs."""
+    native = comparison.above_zero
+
+    def above_zero(party, deal, x):
+        masks = deal[f"masks{level}"].copy()
+        masks[-2] = masks[-1]
+        return native(party, deal | {f"masks{level}": masks}, x)
+
+    monkeypatch.setattr(comparison, "above_zero", above_zero)
+    assert examined()[f"opened by above_zero, step {level + 1}: pairs of rows"] < POWER
 
 
 def test_shares_that_are_not_masked(monkeypatch, recorded):
