@@ -6,12 +6,15 @@ everything else is drawn anew, and a small computation with every kind of openin
 of two secrets.
 """
 
+import contextlib
+import itertools
 import random
 from types import SimpleNamespace
 
 import numpy as np
 import syft
 import torch
+from syft.generic import id_provider
 
 from smpc.audit.openings import Store
 from smpc.audit.transcript import Recorder
@@ -27,8 +30,6 @@ UNIT = 1000  # of fixed precision
 def record(path, party, key, shares, secrets):
     """Record a run in which worker `party`, 0 or 1, has this key and these shares.
 
-    All that has a seed is seeded alike in every run, and so must have no part in it.
-
     Args:
         path: of the transcript.
         key: of the stream that the worker shares with the provider.
@@ -37,22 +38,40 @@ def record(path, party, key, shares, secrets):
     if not hasattr(torch, "torch_hooked"):
         syft.TorchHook(torch)
     install()
+    recorder = Recorder(path, {"protocol": "semi2k"})
+    with _alike():
+        recorder.start()
+        try:
+            session = _session(party, key)
+            x, w = (
+                _share(session, f"held {number}", party, *pair)
+                for number, pair in enumerate(zip(shares, secrets, strict=True))
+            )
+            recorder.inputs_are_shared()
+            y = x.matmul(w).div(UNIT).relu().mul(x).div(UNIT)
+            session.compute([y.node])
+        finally:
+            recorder.stop()
+    recorder.save()
+
+
+@contextlib.contextmanager
+def _alike():
+    """Seed all that has a seed, and number syft's ids from 0: in every run alike, so that no mask
+    may come of it. Afterwards all goes on from where it was."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    create_id = id_provider.create_random_id
     for seed in (random.seed, np.random.seed, torch.manual_seed):
         seed(1)
-    recorder = Recorder(path, {"protocol": "semi2k"})
-    recorder.start()
+    id_provider.create_random_id = itertools.count().__next__
     try:
-        session = _session(party, key)
-        x, w = (
-            _share(session, f"held {number}", party, *pair)
-            for number, pair in enumerate(zip(shares, secrets, strict=True))
-        )
-        recorder.inputs_are_shared()
-        y = x.matmul(w).div(UNIT).relu().mul(x).div(UNIT)
-        session.compute([y.node])
+        yield
     finally:
-        recorder.stop()
-    recorder.save()
+        for restore, state in zip(
+            (random.setstate, np.random.set_state, torch.set_rng_state), states, strict=True
+        ):
+            restore(state)
+        id_provider.create_random_id = create_id
 
 
 def _session(party, key):

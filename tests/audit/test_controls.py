@@ -6,6 +6,7 @@ bound that is no better than that.
 """
 
 import hashlib
+import random
 
 import numpy as np
 import pytest
@@ -77,6 +78,15 @@ def test_nothing_is_found_in_what_is_not_broken(recorded, resampled):
     assert tests.alarms() == []
     assert checks.trespasses(transcript) == []
     assert resampled() == {}
+
+
+def test_seeded_generators_go_on_from_where_they_were(examined_once):
+    def states():
+        return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+
+    before = states()
+    examined_once()
+    assert states() == before
 
 
 def test_the_provider_receives_no_value_at_all(recorded):
