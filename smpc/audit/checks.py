@@ -8,7 +8,7 @@ import numpy as np
 
 from smpc.audit import attacks, chance, resample
 from smpc.audit.openings import openings
-from smpc.audit.transcript import ORCHESTRATOR, OWNERS, Transcript
+from smpc.audit.transcript import ORCHESTRATOR, OWNERS, PARTIES, Transcript
 from smpc.semi2k.randomness import new_key
 
 WORKERS = ("worker1", "worker2")
@@ -243,18 +243,24 @@ def compare(name, one, other, tests):
 
 
 def resampled(folder, tests, repeats=2):
-    """Test a worker's views under two secrets, all that it holds being the same."""
+    """Test a worker's views under two secrets, all that it holds being the same; and that what is
+    in no array, but a number or a name, is the same in every message to anybody."""
     random = np.random.default_rng()
     for party, worker in enumerate(WORKERS):
         for _ in range(repeats):
             pairs, shares = resample.draw(random)
-            key, views = new_key(), []
+            key, transcripts = new_key(), []
             for number, secrets in enumerate(pairs):
                 path = folder / f"{worker}-{number}.jsonl"
                 resample.record(path, party, key, shares, secrets)
-                views.append(Transcript(path).view(worker))
+                transcripts.append(Transcript(path))
+            views = [transcript.view(worker) for transcript in transcripts]
             _same_holdings(*views)
             _tell_apart(*views, tests)
+            for receiver in PARTIES:
+                one, other = (_without_arrays(t.view(receiver)) for t in transcripts)
+                name = f"{worker} under another secret: numbers and names to {receiver}"
+                tests.add(name, float(one == other))  # they have no part in luck
 
 
 def _tell_apart(one, other, tests):
@@ -272,6 +278,15 @@ def _tell_apart(one, other, tests):
     if corrections:  # they go to worker2 alone
         tests.add(f"{name}dealt", chance.near(np.subtract(*corrections)))
         tests.add(f"{name}bits dealt", chance.bits_agree(*corrections))
+
+
+def _without_arrays(view):
+    """The messages that a party receives, but for their arrays."""
+    return [
+        (entry.sender, entry.name, entry.bytes, entry.fields)
+        for entry in view.entries
+        if entry.kind == "message" and entry.receiver == view.party
+    ]
 
 
 def _same_holdings(one, other):

@@ -209,6 +209,43 @@ def test_a_triple_made_by_the_orchestrator(monkeypatch, recorded, parties):
     assert np.array_equal(data.ravel(), owners.value(one) + owners.value(two))
 
 
+def test_a_share_sent_to_the_provider_as_numbers(monkeypatch, resampled):
+    """Which is in no array, so that no transcript says that it is a share."""
+    shares, deal = {}, parties.Provider._deal
+    store = parties.Worker.do_store
+
+    def do_store(self, id, shape, share):
+        shares[self.party, id] = np.frombuffer(share, np.uint64).tolist()
+        store(self, id, shape, share)
+
+    def pack(**fields):
+        to_the_provider = {} if "do" in fields else {"share": shares[0, "held 0"]}
+        return parties.pack(**fields, **to_the_provider)
+
+    monkeypatch.setattr(parties.Worker, "do_store", do_store)
+    monkeypatch.setattr(rounds, "pack", pack)
+    monkeypatch.setattr(
+        parties.Provider, "_deal", lambda self, share, **fields: deal(self, **fields)
+    )
+    assert set(resampled()) == {
+        "worker2 under another secret: numbers and names to crypto_provider"
+    }
+
+
+def test_a_share_answered_as_numbers(monkeypatch, resampled):
+    """By worker1, to the orchestrator."""
+    reply = parties.Worker._reply
+
+    def with_a_share(self):
+        fields = parties.unpack(reply(self))
+        registers = {} if self.run is None or self.party else self.run.registers
+        shares = [x.ravel().tolist() for x in registers.values() if isinstance(x, np.ndarray)]
+        return parties.pack(**fields, shares=shares)
+
+    monkeypatch.setattr(parties.Worker, "_reply", with_a_share)
+    assert "worker2 under another secret: numbers and names to me" in resampled()
+
+
 def seeded_key():
     """32 bytes that follow from torch's seed."""
     return hashlib.sha256(bytes(torch.randint(0, 256, (32,)).tolist())).digest()
