@@ -83,7 +83,7 @@ def run_all(quick, folder):
                 failures += checks.shortfalls(protocol, party, results)
     checks.examine(transcript, tests)
     checks.resampled(folder, tests)
-    simulated = [] if quick else simulator.run_all(quick=True)  # in full it takes minutes
+    simulated = [] if quick else simulator.run_all()
     found = checks.trespasses(transcript) + checks.revealed_beyond(transcript, 2)
     found += [f"{name}: p = {p:.1e}" for name, p in tests.alarms()]
     found += [f"{r.protocol}: {r.party} tells it from ideal" for r in simulated if not r.passed]

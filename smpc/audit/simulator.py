@@ -19,7 +19,7 @@ Exactly, on Z_2^4 (`check`). The workers' own code runs on every combination of 
 values at once; the two joint distributions are compared as counts, with no tolerance.
 - Over everything: sharing, mask, refresh, reveal, AND gates of two and three inputs.
 - Over all secrets, and all random values but the party's own shares of what is named, which are
-  drawn for each condition anew, and are the same in both worlds: truncation (the input), product
+  drawn once, and are the same in both worlds: truncation (the input), product
   (inputs and masks), AND gates of four inputs and a node of the comparison's tree (inputs, masks,
   and products of masks but those that make an output's share), the whole comparison (all).
 - With these and the secrets drawn: product of matrices, one mask kept for two products.
@@ -78,8 +78,8 @@ class Result(NamedTuple):
         protocol, party: names.
         method: "exact" or "statistical".
         compared: points enumerated or elements sampled, of both worlds.
-        distance: exact: the total variation distance, a Fraction, its mean over secrets and
-            conditions, which is 0 only if it is 0 for each. Statistical: the largest difference of
+        distance: exact: the total variation distance, a Fraction, its mean over secrets, which is
+            0 only if it is 0 for each. Statistical: the largest difference of
             two means.
         limit: the largest distance that passes; 0 for an exact comparison.
     """
@@ -97,13 +97,11 @@ class Result(NamedTuple):
         return self.distance <= self.limit
 
 
-def run_all(quick):
+def run_all():
     """Compare every protocol for every party, both ways: a list of `Result`.
 
-    Args:
-        quick: one condition, two secrets and 4096 samples of each, in place of 4, 3 and 16384.
+    The samples are 4096 for each of two secrets.
     """
-    conditions, n_secrets, n = (1, 2, 4096) if quick else (4, 3, 16384)
     g_terms, node = comparison.terms(last=True), comparison.terms(last=False)
     both = [ideal.Sharing, ideal.Mask, ideal.Product, ideal.MatrixProduct, ideal.KeptMask]
     both += [ideal.Comparison, ideal.Refresh, ideal.Reveal]
@@ -112,36 +110,27 @@ def run_all(quick):
     small += [ideal.AndGates((term,)) for term in g_terms] + [ideal.AndGates(node)]
     large = [protocol(bits=64) for protocol in both] + [ideal.Truncation(bits=64, d=1000)]
     results = [
-        check(protocol, party, conditions)
-        for protocol in small
-        for party in (*WORKERS, ORCHESTRATOR, PROVIDER)
+        check(protocol, party) for protocol in small for party in (*WORKERS, ORCHESTRATOR, PROVIDER)
     ]
     for protocol in large:
-        results += check_samples(protocol, n_secrets, n, LEVEL / len(large))
+        results += check_samples(protocol, 2, 4096, LEVEL / len(large))
     return results
 
 
 # ---- Exactly, on a small ring --------------------------------------------------------------------
 
 
-def check(protocol, party, conditions=1):
+def check(protocol, party):
     """Compare what `party` sees with what is ideal, on every point: a `Result`.
 
     Args:
         protocol: an `ideal.Protocol` on a small ring.
         party: "worker1", "worker2", "orchestrator" or "crypto_provider".
-        conditions: how many times to draw what the protocol holds, if it holds anything.
     """
-    compared, distances = 0, []
-    while len(distances) < conditions:
-        held = Held(lambda variable: _held(protocol, party, variable))
-        worlds = [_enumerate(world, protocol, party, held) for world in (_real, _ideal)]
-        distances.append(total_variation(*worlds))
-        compared += sum(len(column) for world in worlds for column, _ in [*world.values()][:1])
-        if not held.values:
-            break
-    distance = sum(distances) / len(distances)
-    return Result(protocol.name, party, "exact", compared, distance, 0)
+    held = Held(lambda variable: _held(protocol, party, variable))
+    worlds = [_enumerate(world, protocol, party, held) for world in (_real, _ideal)]
+    compared = sum(len(column) for world in worlds for column, _ in [*world.values()][:1])
+    return Result(protocol.name, party, "exact", compared, total_variation(*worlds), 0)
 
 
 def _held(protocol, party, variable):

@@ -17,7 +17,7 @@ def name_of(protocol):
 
 
 def test_every_protocol_for_every_party():
-    results = simulator.run_all(quick=True)
+    results = simulator.run_all()
     assert [result for result in results if not result.passed] == []
     exact = {(r.protocol, r.party): r for r in results if r.method == "exact"}
     assert len(exact) == 14 * 4
