@@ -24,6 +24,7 @@ import contextlib
 import functools
 import hashlib
 import json
+import lzma
 import math
 import pathlib
 import zipfile
@@ -62,6 +63,9 @@ SYFT_ANSWERED = {
     "ObjectRequestMessage": "revealed",
 }
 
+# What reading damaged values raises; RuntimeError: for a flag or a method that zipfile cannot do.
+DAMAGED = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, lzma.LZMAError)
+
 
 class TranscriptError(Exception):
     """A transcript that cannot be written or used; the message is one line for the user."""
@@ -91,12 +95,14 @@ class Recorder:
         path: of the transcript, or None.
         arguments: of the run, for the header: a dict that JSON can hold.
     Raises:
-        TranscriptError: no file can be made in the path's folder.
+        TranscriptError: the path is a folder, or no file can be made in the folder it is in.
     """
 
     def __init__(self, path, arguments):
         self.path, self.arguments = None if path is None else pathlib.Path(path), arguments
         if path is not None:
+            if self.path.is_dir():
+                raise TranscriptError(f"--transcript {self.path}: a folder; name a file in it")
             with self._said_in_a_line():
                 prepare_folder(self.path.parent)
         self._acting = [OWNERS]  # who acts, and on whose request: the last is at work
@@ -348,7 +354,7 @@ class Transcript:
                 values = {name: file[name] for name in file.files}
         except FileNotFoundError:
             raise TranscriptError(f"{path} is missing: it holds the transcript's values") from None
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        except DAMAGED:
             raise TranscriptError(f"{path} is damaged: record the transcript anew") from None
         if values.pop("sha256", None) != digest:
             raise TranscriptError(f"{path} belongs to another transcript: record it anew")

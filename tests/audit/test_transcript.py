@@ -19,6 +19,7 @@ from smpc.audit.transcript import (
     OWNERS,
     VERSION,
     Recorder,
+    TranscriptError,
     split_semi2k,
     values_of,
 )
@@ -227,6 +228,18 @@ def a_byte_changed(path):
     path.write_bytes(content)
 
 
+def directory_changed(offset, value):
+    """A byte of the first entry in a zip file's central directory."""
+
+    def changed(path):
+        content = bytearray(path.read_bytes())
+        start = int.from_bytes(content[-6:-2], "little")
+        content[start + offset] = value
+        path.write_bytes(content)
+
+    return changed
+
+
 def header_changed(path):
     path.write_text(path.read_text().replace('"protocol": "semi2k"', '"protocol": "semi3k"', 1))
 
@@ -267,6 +280,9 @@ def test_a_damaged_transcript(written, fails, damage, message):
         (cut_off, "is damaged"),
         (a_byte_changed, "is damaged"),
         (not_a_transcript, "is damaged"),
+        (directory_changed(8, 1), "is damaged"),  # the flag of what is encrypted
+        (directory_changed(10, 14), "is damaged"),  # LZMA
+        (directory_changed(10, 99), "is damaged"),  # a method that there is not
         (pathlib.Path.unlink, "is missing"),
     ],
 )
@@ -301,6 +317,15 @@ def test_a_run_that_fails_ends_the_audit(fails_at, tmp_path, monkeypatch):
     assert line.endswith(
         "semi2k could not be run: train_encrypted.py: error: --seed -1: use 0 to 2^63 - 1\n"
     )
+
+
+@pytest.mark.parametrize("path", ["", ".", "folder"])
+def test_a_transcript_that_is_a_folder(tmp_path, monkeypatch, path):
+    (tmp_path / "folder").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(TranscriptError, match=r"--transcript (\.|folder): a folder; name a file"):
+        Recorder(path, {})
+    assert [x.name for x in tmp_path.rglob("*")] == ["folder"]
 
 
 def test_a_transcript_that_cannot_be_written(tmp_path):
