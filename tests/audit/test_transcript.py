@@ -13,6 +13,7 @@ import pytest
 import syft
 import torch
 
+import smpc.semi2k
 from smpc.audit import __main__ as command
 from smpc.audit.openings import Follower
 from smpc.audit.transcript import (
@@ -26,7 +27,10 @@ from smpc.audit.transcript import (
 from smpc.semi2k.network import Network
 from smpc.semi2k.parties import Provider, pack
 from smpc.semi2k.randomness import Stream
+from tests.audit.party import NAME
 
+# Of randomness; what is drawn from `smpc.semi2k.randomness` goes through a door.
+SOURCES = r"urandom|(np|numpy)\.random|torch\.rand|(import|from) (random|secrets)\b"
 DOORS = (
     (Network, "request"),
     (syft.VirtualWorker, "_send_msg"),
@@ -92,11 +96,30 @@ def test_what_is_recorded_is_what_was_said(recorded, monkeypatch):
     assert sorted(entry.bytes for entry in entries) == sorted(sizes)
     owners = [entry for entry in entries if OWNERS in (entry.sender, entry.receiver)]
     assert {entry.name for entry in owners} == {"store"}
-    drawn = [entry for entry in transcript.entries if entry.kind == "drawn"]
-    worker = transcript.view("worker1")
-    assert sum(e.bytes for e in drawn if e.sender == "worker1") == sum(
-        entry.bytes for entry in worker.arrays("drawn")
-    )
+
+
+def test_what_is_recorded_is_what_was_drawn(recorded, parties, monkeypatch):
+    """Word by word, and by whom: each stream is one party's."""
+    drawn, native = [], Stream.words
+
+    def words(self, n):
+        drawn.append((self, native(self, n)))
+        return drawn[-1][1]
+
+    monkeypatch.setattr(Stream, "words", words)
+    transcript = recorded()
+    session = syft.local_worker.crypto_store.semi2k[NAME]
+    whose = {session._owner: OWNERS}
+    whose |= {worker.crypto_store.semi2k[NAME].stream: worker.id for worker in parties.workers}
+    provider = parties.crypto_provider
+    whose |= dict.fromkeys(provider.crypto_store.semi2k[NAME].streams, provider.id)
+    views = {party: transcript.view(party) for party in transcript.parties}
+    views[OWNERS] = transcript.owners()
+    entries = [e for e in transcript.entries if (e.kind, e.name) == ("drawn", "words")]
+    assert [entry.sender for entry in entries] == [whose[stream] for stream, _ in drawn]
+    assert set(whose.values()) == {entry.sender for entry in entries}
+    for entry, (_, array) in zip(entries, drawn, strict=True):
+        assert np.array_equal(views[entry.sender].value(entry), array)
 
 
 def test_a_view_holds_nothing_of_another(recorded):
@@ -123,10 +146,12 @@ def test_a_recorder_leaves_the_doors_as_they_were(recorded):
 
 def test_there_is_no_way_around_the_doors():
     """One module of semi2k's draws, and one hands messages over."""
-    for path in pathlib.Path("smpc/semi2k").glob("*.py"):
+    modules = list(pathlib.Path(smpc.semi2k.__file__).parent.rglob("*.py"))
+    assert {"randomness.py", "network.py", "rounds.py"} <= {path.name for path in modules}
+    for path in modules:
         text = path.read_text()
         if path.name != "randomness.py":
-            assert not re.search(r"urandom|np\.random|torch\.rand|import (random|secrets)", text)
+            assert not re.search(SOURCES, text), path
         if path.name != "network.py":
             assert not re.search(r"\.receive\(", text)
 
