@@ -15,16 +15,16 @@ from scipy.stats import binom
 
 LEVEL = 1e-6 / 2
 NEAR = 2**26  # two opened values nearer than this differ by what was hidden, not by their masks
-FEW = 32  # words, of which nothing could be told at this level
-AT_ONCE = 2**6  # the same for any two of all values, of which there are many more pairs
+AT_ONCE = 2**6  # what is near for any two of all values, of which there are many more pairs
+FEW = 32  # words: of fewer, nothing could be told at this level
 
 
 class Tests:
     """The tests of an audit.
 
     Attributes:
-        results: a list of (name, p): what was tested, and the least probability found in it times
-            the number of probabilities it was the least of.
+        results: a list of (name, p): what was tested, and the least probability found in it.
+        count: of all probabilities, by which `alarms` divides LEVEL.
     """
 
     def __init__(self):

@@ -17,7 +17,7 @@ def new_session(parties, monkeypatch):
 
 @pytest.fixture
 def recorded(new_session, share, parties, tmp_path):
-    """recorded(owners=None) -> the `Transcript` of two training steps of a small network.
+    """recorded(after_sharing) -> the `Transcript` of two training steps of a small network.
 
     after_sharing: called once everything is shared, before the first step.
     """
