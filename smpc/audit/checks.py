@@ -8,11 +8,9 @@ import numpy as np
 
 from smpc.audit import attacks, chance, resample
 from smpc.audit.openings import openings
-from smpc.audit.transcript import ORCHESTRATOR, OWNERS, PARTIES, Transcript
+from smpc.audit.transcript import ORCHESTRATOR, OWNERS, PARTIES, PROVIDER, WORKERS, Transcript
 from smpc.semi2k.randomness import new_key
 
-WORKERS = ("worker1", "worker2")
-PROVIDER = "crypto_provider"
 RECOVERED = 0.99  # of a secret's items, or as correlation with it
 
 # What syft's own protocols are known to give away, and to whom: here the attacks must succeed, so

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from smpc.audit.transcript import WORKERS
 from smpc.semi2k.arithmetic import Bits, offset
 from smpc.semi2k.parties import Worker, pack, split, take, words
 
@@ -64,6 +65,21 @@ class Store:
         self.objects.pop(obj_id, None)
 
 
+def given(run, words_, bits):
+    """Which of a round's opened words and bits, bytes, each instruction that waits is given.
+
+    Yields:
+        the instruction's number in `run`, what it asked for, and what is opened, a uint64 array or
+        `Bits` of one.
+    """
+    asked = run.asks()
+    opened = [iter(split(words(w), a)) for w, a in zip((words_, bits), asked, strict=True)]
+    for number, _, ask in run.waiting:
+        boolean = isinstance(ask, Bits)
+        value = next(opened[boolean])
+        yield number, ask, Bits(value) if boolean else value
+
+
 class Follower(Worker):
     """A worker's end that is fed what a view holds.
 
@@ -91,16 +107,16 @@ class Follower(Worker):
 
     def do_open(self, words_, bits):
         """Note what each instruction that waits is given, then go on."""
-        asked = self.run.asks()
-        given = [iter(split(words(w), a)) for w, a in zip((words_, bits), asked, strict=True)]
-        for number, _, ask in self.run.waiting:
-            self._note(number, isinstance(ask, Bits), next(given[isinstance(ask, Bits)]))
+        for number, _, value in given(self.run, words_, bits):
+            self._note(number, value)
         return super().do_open(words_, bits)
 
-    def _note(self, number, bits, value):
+    def _note(self, number, value):
         op, _, _, params = self.run.program.instructions[number]
         step = self.steps[self.serial, number] = self.steps.get((self.serial, number), -1) + 1
         mask = self.run.deals[number]["a"] if op == "mask" else 0
+        bits = isinstance(value, Bits)
+        value = value.words if bits else value
         self.openings.append(Opening(self.serial, number, op, params, step, bits, value, mask))
 
     def _take(self, serial, program):
@@ -116,7 +132,7 @@ class Follower(Worker):
 def follow(view):
     """A `Follower` for each worker whose messages the view holds, at the end of the run."""
     followers = []
-    for party, worker in enumerate(("worker1", "worker2")):
+    for party, worker in enumerate(WORKERS):
         messages = list(view.messages(receiver=worker))
         if any(fields["do"] == "run" for fields in messages):
             follower = Follower(party)

@@ -17,7 +17,7 @@ import torch
 from syft.generic import id_provider
 
 from smpc.audit.openings import Store
-from smpc.audit.transcript import Recorder
+from smpc.audit.transcript import PROVIDER, WORKERS, Recorder
 from smpc.semi2k.parties import pack, raw
 from smpc.semi2k.randomness import Stream, new_key
 from smpc.semi2k.rounds import Session
@@ -78,7 +78,7 @@ def _session(party, key):
     """A session of its own, in which the provider deals with this key to this worker."""
     worker1, worker2, provider = (
         SimpleNamespace(id=id, object_store=Store(), crypto_store=SimpleNamespace(semi2k={}))
-        for id in ("worker1", "worker2", "crypto_provider")
+        for id in (*WORKERS, PROVIDER)
     )
     session = Session("held", (worker1, worker2), provider)
     keys = [new_key(), new_key()]

@@ -47,7 +47,8 @@ import numpy as np
 
 from smpc.audit import ideal
 from smpc.audit.chance import LEVEL
-from smpc.audit.openings import Store
+from smpc.audit.openings import Store, given
+from smpc.audit.transcript import ORCHESTRATOR, PARTIES, PROVIDER, WORKERS
 from smpc.audit.variables import (
     Enumeration,
     Held,
@@ -63,12 +64,9 @@ from smpc.audit.variables import (
 )
 from smpc.semi2k import arithmetic, comparison
 from smpc.semi2k.arithmetic import Bits
-from smpc.semi2k.parties import Provider, Worker, pack, raw, split, unpack, words
+from smpc.semi2k.parties import Provider, Worker, pack, raw, unpack, words
 from smpc.semi2k.program import Program
 from smpc.semi2k.randomness import Stream, new_key
-
-WORKERS = ("worker1", "worker2")
-ORCHESTRATOR, PROVIDER = "orchestrator", "crypto_provider"
 
 
 class Result(NamedTuple):
@@ -109,9 +107,7 @@ def run_all():
     small += [ideal.Truncation(d=2), ideal.Truncation(d=3)]
     small += [ideal.AndGates((term,)) for term in g_terms] + [ideal.AndGates(node)]
     large = [protocol(bits=64) for protocol in both] + [ideal.Truncation(bits=64, d=1000)]
-    results = [
-        check(protocol, party) for protocol in small for party in (*WORKERS, ORCHESTRATOR, PROVIDER)
-    ]
+    results = [check(protocol, party) for protocol in small for party in PARTIES]
     for protocol in large:
         results += check_samples(protocol, 2, 4096, LEVEL / len(large))
     return results
@@ -125,7 +121,7 @@ def check(protocol, party):
 
     Args:
         protocol: an `ideal.Protocol` on a small ring.
-        party: "worker1", "worker2", "orchestrator" or "crypto_provider".
+        party: one of `transcript.PARTIES`.
     """
     held = Held(lambda variable: _held(protocol, party, variable))
     worlds = [_enumerate(world, protocol, party, held) for world in (_real, _ideal)]
@@ -518,13 +514,9 @@ class Watched(Worker):
 
     def do_open(self, words_, bits):
         """See `Worker`."""
-        arrays, bit_arrays = self.run.asks()
-        opened = iter(split(words(words_), arrays)), iter(split(words(bits), bit_arrays))
-        for instruction, _, ask in self.run.waiting:
-            boolean = isinstance(ask, Bits)
-            value = next(opened[boolean])
+        for instruction, ask, value in given(self.run, words_, bits):
             self.asked.append((instruction, ask))
-            self.opened.append((instruction, Bits(value) if boolean else value))
+            self.opened.append((instruction, value))
         return super().do_open(words_, bits)
 
     def _take(self, serial, program):

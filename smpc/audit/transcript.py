@@ -38,8 +38,9 @@ from smpc.files import prepare_folder, whole, write_whole
 FORMAT, VERSION = "encrypted-training transcript", 1
 # Who says and draws what the script does until its data and model are shared, as their owners do.
 OWNERS = "data_owners"
-ORCHESTRATOR = "me"
-PARTIES = ("worker1", "worker2", "crypto_provider", ORCHESTRATOR)
+WORKERS = ("worker1", "worker2")
+PROVIDER, ORCHESTRATOR = "crypto_provider", "me"
+PARTIES = (*WORKERS, PROVIDER, ORCHESTRATOR)
 
 # The meaning of each array in a message of semi2k's, by its field; of a reply's, likewise.
 ASKED = {
