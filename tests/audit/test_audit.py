@@ -1,4 +1,5 @@
-"""The audit itself, in its quick form: `snn` gives away what it is known to, `semi2k` nothing."""
+"""The audit itself, in its quick form: `snn` and `fss` give away what they are known to, `semi2k`
+nothing."""
 
 import json
 import struct
@@ -6,8 +7,11 @@ import struct
 import numpy as np
 import pytest
 
+from smpc import compat
 from smpc.audit import __main__ as command
 from smpc.audit import attacks, chance, checks, ideal, report, simulator
+
+STOCK = ("snn", "fss") if compat.fss_is_available() else ("snn",)
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +41,13 @@ def test_stock_leaks_and_semi2k_does_not(audited, results):
     differences, seed = "differences of opened comparisons", "masks from the seed"
     assert succeeded == {
         *(("snn", worker, differences, "hidden values") for worker in checks.WORKERS),
-        *(("snn", worker, seed, "images") for worker in checks.WORKERS),
+        *((stock, worker, seed, "images") for stock in STOCK for worker in checks.WORKERS),
         ("snn", "crypto_provider", "comparison results, up to a flip", "signs"),
-        *(("snn", "me", "unmasked products", s) for s in ("images", "labels", "weights")),
+        *(
+            (stock, "me", "unmasked products", secret)
+            for stock in STOCK
+            for secret in ("images", "labels", "weights")
+        ),
     }
 
 
@@ -48,7 +56,8 @@ def test_every_attack_is_made_on_semi2k(results):
     made = {key[1:] for key in results if key[0] == "semi2k"}
     assert made >= {key[1:] for key in results if key[0] == "snn"}
     for (protocol, party, *_), result in results.items():
-        assert (result.guess is None) == ((protocol, party) == ("semi2k", "crypto_provider"))
+        nothing = party == "crypto_provider" and protocol != "snn"
+        assert (result.guess is None) == nothing
 
 
 def test_an_attack_that_fails_on_stock_is_a_failure(results):
@@ -93,9 +102,9 @@ def test_numpys_generator_is_torchs():
 def test_table_record_and_picture(audited):
     rows, truth, failures, tests, *_ = audited
     lines = report.table(rows).split("\n")
-    assert len(lines) == 2 + 8
+    assert len(lines) == 2 + 4 * len((*STOCK, "semi2k"))
     assert "| snn | orchestrator |" in lines[2]
-    assert f"images: {16 * 784:,} of {16 * 784:,} pixels right" in lines[2]
+    assert f"images: {8 * 784:,} of {8 * 784:,} pixels right" in lines[2]
     assert "not recovered; images: 0 of" in next(x for x in lines if "semi2k | orchestrator" in x)
     assert "signs: no value received" in next(x for x in lines if "semi2k | crypto provider" in x)
     checked = simulator.check(ideal.Mask(), "worker1")
