@@ -300,9 +300,9 @@ def main():
         recorder = Recorder(args.transcript, vars(args))  # does nothing without --transcript
     except (mnist.DataError, CheckpointError, TranscriptError) as error:
         fail(error)
-    out = folder("--out", args.out)
     if args.save_model:
         file_in_folder("--save-model", args.save_model)
+    out = folder("--out", args.out)
 
     torch.manual_seed(args.seed)
     torch.set_num_threads(1)  # the stock protocols fork a process for every core, at every product

@@ -59,6 +59,10 @@ def run(script, monkeypatch, capsys):
         (["--precision-fractional", 99], "products overflow the ring with semi2k"),
         (["--precision-fractional", 6, "--protocol", "snn"], "with snn, use 5 or less"),
         (["--seed", -1], "--seed -1: use 0 to 2^63 - 1"),
+        (["--resume"], "--resume: say with --checkpoint DIR what to go on from"),
+        (["--checkpoint", "data", "--protocol", "snn"], "--protocol snn has none, use semi2k"),
+        (["--checkpoint", "data", "--resume"], "data holds no checkpoint: leave out --resume"),
+        (["--save-model", "data"], "--save-model data: is a folder, name a file in it"),
         (["--protocol", "bgw"], "--protocol: invalid choice: 'bgw'"),
         (["--activation", "gelu"], "--activation: invalid choice: 'gelu'"),
         (

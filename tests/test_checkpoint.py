@@ -10,7 +10,6 @@ import sys
 import time
 from types import SimpleNamespace
 
-import msgpack
 import numpy as np
 import pytest
 import torch
@@ -36,7 +35,7 @@ def test_killed_at_ten_random_moments(tmp_path):
     """The losses stay those of the plain twin: over 20 unbroken runs none was off by 0.0061."""
     folder, out = tmp_path / "checkpoint", tmp_path / "results"
     command = [sys.executable, "train_encrypted.py", "--checkpoint", folder, "--out", out]
-    command += "--checkpoint-every 1 --epochs 8 --n-test-items 64 --plain-twin".split()
+    command += "--checkpoint-every 1 --epochs 6 --n-test-items 64 --plain-twin".split()
 
     def resume():
         return ["--resume"] if (folder / "progress").exists() else []
@@ -55,8 +54,8 @@ def test_killed_at_ten_random_moments(tmp_path):
     assert result.returncode == 0, result.stderr
     record = json.loads((out / "run.json").read_text())
     numbers = [(step["epoch"], step["batch"]) for step in record["steps"]]
-    assert numbers == list(itertools.product(range(1, 9), range(10)))
-    assert [test["epoch"] for test in record["tests"]] == list(range(1, 9))
+    assert numbers == list(itertools.product(range(1, 7), range(10)))
+    assert [test["epoch"] for test in record["tests"]] == list(range(1, 7))
     losses = [step["loss"] for step in record["steps"]]
     assert losses == pytest.approx(record["plain_twin"]["losses"], abs=0.02)
 
@@ -228,18 +227,3 @@ def test_a_checkpoint_that_cannot_be_written(run, monkeypatch):
     monkeypatch.setattr(storage, "write_whole", full)
     with pytest.raises(CheckpointError, match="c: No space left on device"):
         step(kept, model, record)
-
-
-def test_what_is_refused_is_refused_in_one_line(tmp_path):
-    (tmp_path / "progress").write_bytes(msgpack.packb({}))
-    for arguments, message in (
-        (["--resume"], "--resume: say with --checkpoint DIR what to go on from"),
-        (["--resume", "--checkpoint", tmp_path], f"{tmp_path}/progress is damaged"),
-        (["--protocol", "snn", "--checkpoint", tmp_path], "--protocol snn has none, use semi2k"),
-    ):
-        command = [sys.executable, "train_encrypted.py", *arguments, "--out", tmp_path / "out"]
-        result = subprocess.run(command, capture_output=True, text=True)
-        assert result.returncode == 2
-        assert result.stderr.startswith("train_encrypted.py: error: ")
-        assert result.stderr.endswith(f"{message}\n")
-        assert result.stderr.count("\n") == 1

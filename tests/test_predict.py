@@ -1,5 +1,6 @@
 """Prediction with shared weights, run as a user runs it."""
 
+import importlib
 import re
 import subprocess
 import sys
@@ -45,28 +46,43 @@ def test_the_saved_model_is_a_plain_one(trained):
     assert 20 < thousandths.std() < 60
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["nothing.pt"], "nothing.pt: No such file or directory"),
-        (["README.md"], "README.md is damaged, or not a model"),
-        (["other.pt"], "holds the weights of another network"),
-        (["infinite.pt"], "holds weights that are not finite"),
-        (["huge.pt"], "a value is too large to be shared, use fewer digits"),
-        (["nothing.pt", "--test-batch-size", 700], "a test batch of 700 is larger than the 640"),
-        (["nothing.pt", "--precision-fractional", 8], "products overflow the ring with semi2k"),
-    ],
-)
-def test_bad_input(trained, tmp_path, arguments, message):
+@pytest.fixture
+def broken(trained, tmp_path):
+    """A folder with models that cannot be used."""
     state_dict = torch.load(trained[0], weights_only=True)
     torch.save({"fc1.weight": state_dict["fc1.weight"]}, tmp_path / "other.pt")
     for name, value in (("infinite", float("inf")), ("huge", 1e30)):
         state_dict["fc3.bias"][0] = value
         torch.save(state_dict, tmp_path / f"{name}.pt")
+    (tmp_path / "text.pt").write_text("no model")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing.pt"], "nothing.pt: No such file or directory"),
+        (["text.pt"], "text.pt is damaged, or not a model"),
+        (["other.pt"], "holds the weights of another network"),
+        (["infinite.pt"], "holds weights that are not finite"),
+        (["nothing.pt", "--test-batch-size", "700"], "a test batch of 700 is larger than the 640"),
+        (["nothing.pt", "--precision-fractional", "8"], "products overflow the ring with semi2k"),
+    ],
+)
+def test_bad_input(parties, broken, monkeypatch, capsys, arguments, message):
     file, *options = arguments
-    file = tmp_path / file if (tmp_path / file).exists() else file
-    result = run("predict_encrypted.py", file, *options)
+    monkeypatch.setattr("sys.argv", ["predict_encrypted.py", str(broken / file), *options])
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module("predict_encrypted").main()
+    assert ended.value.code == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith("predict_encrypted.py: error: ")
+    assert message in errors
+    assert errors.count("\n") == 1
+
+
+def test_weights_beyond_the_ring(broken):
+    result = run("predict_encrypted.py", broken / "huge.pt")
     assert result.returncode == 2
-    assert result.stderr.startswith("predict_encrypted.py: error: ")
-    assert message in result.stderr
-    assert result.stderr.count("\n") == 1
+    line = f"predict_encrypted.py: error: {broken}/huge.pt: a value is too large to be shared"
+    assert result.stderr == f"{line}, use fewer digits\n"
