@@ -48,3 +48,20 @@ def share(parties):
 def reveal(tensor):
     """The float value of a shared tensor, which stays shared."""
     return tensor.copy().get().float_precision()
+
+
+@pytest.fixture
+def fails(capsys):
+    """fails(program, call) -> the one line that a call prints before it ends with status 2."""
+
+    def fails(program, call):
+        with pytest.raises(SystemExit) as ended:
+            call()
+        assert ended.value.code == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.startswith(f"{program}: error: ")
+        assert err.count("\n") == 1
+        return err
+
+    return fails

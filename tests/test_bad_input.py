@@ -18,19 +18,12 @@ def script(parties):
 
 
 @pytest.fixture
-def run(script, monkeypatch, capsys):
+def run(script, monkeypatch, fails):
     """run(*arguments) -> the line on stderr of a run that ends with status 2."""
 
     def run(*values):
         monkeypatch.setattr("sys.argv", ["train_encrypted.py", *map(str, values)])
-        with pytest.raises(SystemExit) as ended:
-            script.main()
-        assert ended.value.code == 2
-        out, err = capsys.readouterr()
-        assert out == ""
-        assert err.startswith("train_encrypted.py: error: ")
-        assert err.count("\n") == 1
-        return err
+        return fails("train_encrypted.py", script.main)
 
     return run
 

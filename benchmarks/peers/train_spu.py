@@ -20,14 +20,11 @@ WEIGHTS = [f"weight{i}" for i in range(6)]
 TRAFFIC = re.compile(r"Link details: total send bytes (\d+), recv bytes \d+, send actions (\d+)")
 
 
-def party(pids, rank, path, protocol, ports, folder):
-    """One of the parties: all run the same. Party 0 makes the shares."""
-    # imported here, in the party's own process: the threads they start do not survive a fork
+def functions():
+    """A training step and a test batch, for jax: functions of arrays, the six weights first."""
     import jax
     import jax.numpy as jnp
-    import spu
-    from spu import experimental, libspu
-    from spu.utils import frontend
+    from spu import experimental
 
     def forward(weights, x):
         w0, b0, w1, b1, w2, b2 = weights
@@ -53,38 +50,55 @@ def party(pids, rank, path, protocol, ports, folder):
         *weights, x, label, correct = arguments
         return correct + (jnp.argmax(forward(weights, x), axis=1) == label).sum()
 
-    log = pathlib.Path(folder, f"party{rank}.log")
-    options = libspu.logging.LogOptions()
-    options.enable_console_logger = False
-    options.system_log_path = str(log)
-    libspu.logging.setup_logging(options)
+    return step, count
 
-    parties = libspu.link.Desc()
-    for i, port in enumerate(ports):
-        parties.add_party(f"party{i}", f"127.0.0.1:{port}")
-    link = libspu.link.create_brpc(parties, rank)
-    # The defaults: FM64 with 18 fractional bits, and truncation that is never wrong by a wrap, as
-    # semi2k's; `trunc_allow_msb_error` would save rounds.
-    config = libspu.RuntimeConfig(
-        protocol=getattr(libspu.ProtocolKind, protocol), field=libspu.FieldType.FM64
-    )
-    config.max_concurrency = 1
-    config.enable_pphlo_profile = True  # logs what the link carried in each run
-    io, runtime = spu.Io(len(ports), config), spu.Runtime(link, config)
 
-    def share(name, array):
+class Party:
+    """One party's end of SPU: its link to the others, its variables, what it runs."""
+
+    def __init__(self, rank, protocol, ports, folder):
+        import spu
+        from spu import libspu
+
+        self.rank, self.n_parties = rank, len(ports)
+        self.log = pathlib.Path(folder, f"party{rank}.log")
+        options = libspu.logging.LogOptions()
+        options.enable_console_logger = False
+        options.system_log_path = str(self.log)
+        libspu.logging.setup_logging(options)
+
+        parties = libspu.link.Desc()
+        for i, port in enumerate(ports):
+            parties.add_party(f"party{i}", f"127.0.0.1:{port}")
+        self.link = libspu.link.create_brpc(parties, rank)
+        # The defaults: FM64 with 18 fractional bits, and truncation that is never wrong by a wrap,
+        # as semi2k's; `trunc_allow_msb_error` would save rounds.
+        config = libspu.RuntimeConfig(
+            protocol=getattr(libspu.ProtocolKind, protocol), field=libspu.FieldType.FM64
+        )
+        config.max_concurrency = 1
+        config.enable_pphlo_profile = True  # logs what the link carried in each run
+        self.io, self.runtime = spu.Io(len(ports), config), spu.Runtime(self.link, config)
+
+    def share(self, name, array):
         """Share an array that party 0 knows; the others know its name alone."""
-        if rank == 0:
-            mine, *others = io.make_shares(array, spu.Visibility.VIS_SECRET)
+        import spu
+        from spu import libspu
+
+        if self.rank == 0:
+            mine, *others = self.io.make_shares(array, spu.Visibility.VIS_SECRET)
             for i, other in enumerate(others):
-                link.send(i + 1, pickle.dumps((other.meta, other.share_chunks)))
+                self.link.send(i + 1, pickle.dumps((other.meta, other.share_chunks)))
         else:
             mine = libspu.Share()
-            mine.meta, mine.share_chunks = pickle.loads(link.recv(0))
-        runtime.set_var(name, mine)
+            mine.meta, mine.share_chunks = pickle.loads(self.link.recv(0))
+        self.runtime.set_var(name, mine)
 
-    def compiled(function, example, outputs):
+    def compiled(self, function, example, outputs):
         """`function` as SPU runs it: on variables, given by their names, into `outputs`."""
+        import spu
+        from spu.utils import frontend
+
         names = [f"in{i}" for i in range(len(example))]
         secret = [spu.Visibility.VIS_SECRET] * len(example)
         program, _ = frontend.compile(
@@ -92,33 +106,47 @@ def party(pids, rank, path, protocol, ports, folder):
         )
 
         def run(*inputs):
-            runtime.run(spu.Executable(program.name, list(inputs), outputs, program.code))
+            self.runtime.run(spu.Executable(program.name, list(inputs), outputs, program.code))
 
         return run
 
-    def revealed(name):
-        return io.reconstruct([runtime.get_var(name)] * len(ports))
+    def revealed(self, name):
+        """The value of a variable that has been revealed to all."""
+        return self.io.reconstruct([self.runtime.get_var(name)] * self.n_parties)
 
-    task = Task(path)
+    def traffic(self):
+        """Sends and bytes so far."""
+        runs = TRAFFIC.findall(self.log.read_text())
+        return sum(int(actions) for _, actions in runs), sum(int(sent) for sent, _ in runs)
+
+
+def run_party(pids, rank, path, protocol, ports, folder):
+    """One of the parties: all run the same. Party 0 makes the shares."""
+    # imported in the party's own process: the threads that jax and SPU start do not survive a fork
+    from spu import experimental
+
+    step, count = functions()
+    party, task = Party(rank, protocol, ports, folder), Task(path)
     for name, weight in zip(WEIGHTS, task.weights):
-        share(name, weight)
+        party.share(name, weight)
     for i, (x, y) in enumerate(task.train):
-        share(f"x{i}", x)
-        share(f"y{i}", y)
+        party.share(f"x{i}", x)
+        party.share(f"y{i}", y)
     for i, (x, y) in enumerate(task.test):
-        share(f"test{i}", x)
-        share(f"label{i}", y.argmax(axis=1).astype(numpy.int32))
-    share("zero", numpy.array(0, numpy.int32))
+        party.share(f"test{i}", x)
+        party.share(f"label{i}", y.argmax(axis=1).astype(numpy.int32))
+    zero = numpy.array(0, numpy.int32)
+    party.share("zero", zero)
 
     x, y = task.train[0]
-    run_step = compiled(step, [*task.weights, x, y], [*WEIGHTS, "loss"])
-    label, zero = y.argmax(axis=1).astype(numpy.int32), numpy.array(0, numpy.int32)
-    run_count = compiled(count, [*task.weights, x, label, zero], ["correct"])
-    run_reveal = compiled(experimental.reveal, [zero], ["revealed"])
+    label = y.argmax(axis=1).astype(numpy.int32)
+    run_step = party.compiled(step, [*task.weights, x, y], [*WEIGHTS, "loss"])
+    run_count = party.compiled(count, [*task.weights, x, label, zero], ["correct"])
+    run_reveal = party.compiled(experimental.reveal, [zero], ["revealed"])
 
     def train_step(batch):
         run_step(*WEIGHTS, f"x{batch}", f"y{batch}")
-        return revealed("loss")
+        return party.revealed("loss")
 
     def test_pass():
         total = "zero"
@@ -126,20 +154,16 @@ def party(pids, rank, path, protocol, ports, folder):
             run_count(*WEIGHTS, f"test{batch}", f"label{batch}", total)
             total = "correct"
         run_reveal(total)
-        return revealed("revealed")
+        return party.revealed("revealed")
 
-    def traffic():
-        runs = TRAFFIC.findall(log.read_text())
-        return sum(int(actions) for _, actions in runs), sum(int(sent) for sent, _ in runs)
-
-    return measure(task, train_step, test_pass, traffic, pids)
+    return measure(task, train_step, test_pass, party.traffic, pids)
 
 
 def main(path, protocol):
     ports = free_ports(PARTIES[protocol])
     with tempfile.TemporaryDirectory() as folder:
         task = {"path": path, "protocol": protocol, "ports": ports, "folder": folder}
-        run_parties([functools.partial(party, rank=rank, **task) for rank in range(len(ports))])
+        run_parties([functools.partial(run_party, rank=rank, **task) for rank in range(len(ports))])
 
 
 if __name__ == "__main__":

@@ -254,7 +254,7 @@ class Graph:
 
     def summed(self, x, axes, keepdim):
         """The sum over some axes."""
-        shape = np.sum(np.broadcast_to(np.uint8(0), x.shape), axes, keepdims=keepdim).shape
+        shape = [1 if i in axes else n for i, n in enumerate(x.shape) if keepdim or i not in axes]
         if x.op == "constant":
             count = math.prod(x.shape[axis] for axis in axes)
             return self.constant(x.params[0] * count, shape)

@@ -14,6 +14,7 @@ import syft
 import torch
 
 import smpc.semi2k
+from smpc.audit import PROGRAM
 from smpc.audit import __main__ as command
 from smpc.audit.openings import Follower
 from smpc.audit.transcript import (
@@ -205,26 +206,9 @@ def test_recording_changes_nothing_that_the_parties_hold(parties, share, tmp_pat
 
 
 @pytest.fixture
-def fails(fails_at):
-    """fails(*arguments) -> the line on stderr of an audit that ends with status 2."""
-    return lambda *arguments: fails_at(lambda: command.main([*map(str, arguments)]))
-
-
-@pytest.fixture
-def fails_at(capsys):
-    """fails_at(call) -> the line on stderr of a call that ends with status 2."""
-
-    def fails(call):
-        with pytest.raises(SystemExit) as ended:
-            call()
-        assert ended.value.code == 2
-        out, err = capsys.readouterr()
-        assert out == ""
-        assert err.startswith("python -m smpc.audit: error: ")
-        assert err.count("\n") == 1
-        return err
-
-    return fails
+def audit_fails(fails):
+    """audit_fails(*arguments) -> the line on stderr of an audit that ends with status 2."""
+    return lambda *arguments: fails(PROGRAM, lambda: command.main([*map(str, arguments)]))
 
 
 @pytest.fixture
@@ -294,9 +278,9 @@ def of_another_version(path):
         (pathlib.Path.unlink, "No such file"),
     ],
 )
-def test_a_damaged_transcript(written, fails, damage, message):
+def test_a_damaged_transcript(written, audit_fails, damage, message):
     damage(written)
-    assert message in fails("--transcript", written, "--party", "worker1")
+    assert message in audit_fails("--transcript", written, "--party", "worker1")
 
 
 @pytest.mark.parametrize(
@@ -311,34 +295,36 @@ def test_a_damaged_transcript(written, fails, damage, message):
         (pathlib.Path.unlink, "is missing"),
     ],
 )
-def test_damaged_values(written, fails, damage, message):
+def test_damaged_values(written, audit_fails, damage, message):
     damage(values_of(written))
-    assert message in fails("--transcript", written, "--party", "worker1")
+    assert message in audit_fails("--transcript", written, "--party", "worker1")
 
 
-def test_values_of_another_run(written, fails):
+def test_values_of_another_run(written, audit_fails):
     path = values_of(written)
     with np.load(path) as values:
         arrays = dict(values)
     arrays["sha256"] = np.array("0" * 64)
     np.savez(path.open("wb"), **arrays)
-    assert "belongs to another transcript" in fails("--transcript", written, "--party", "worker1")
+    assert "belongs to another transcript" in audit_fails(
+        "--transcript", written, "--party", "worker1"
+    )
 
 
-def test_a_party_that_was_not_there(written, fails):
-    assert "no party worker3" in fails("--transcript", written, "--party", "worker3")
+def test_a_party_that_was_not_there(written, audit_fails):
+    assert "no party worker3" in audit_fails("--transcript", written, "--party", "worker3")
 
 
-def test_arguments_of_the_audit(fails, tmp_path):
-    assert "go together" in fails("--party", "worker1")
-    assert "unrecognized arguments" in fails("--colour")
+def test_arguments_of_the_audit(audit_fails, tmp_path):
+    assert "go together" in audit_fails("--party", "worker1")
+    assert "unrecognized arguments" in audit_fails("--colour")
     (tmp_path / "file").write_text("")
-    assert "--out" in fails("--out", tmp_path / "file")
+    assert "--out" in audit_fails("--out", tmp_path / "file")
 
 
-def test_a_run_that_fails_ends_the_audit(fails_at, tmp_path, monkeypatch):
+def test_a_run_that_fails_ends_the_audit(fails, tmp_path, monkeypatch):
     monkeypatch.setattr(command, "SEED", -1)
-    line = fails_at(lambda: command.record("semi2k", tmp_path, 16, 2))
+    line = fails(PROGRAM, lambda: command.record("semi2k", tmp_path, 16, 2))
     assert line.endswith(
         "semi2k could not be run: train_encrypted.py: error: --seed -1: use 0 to 2^63 - 1\n"
     )
