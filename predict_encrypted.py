@@ -7,7 +7,7 @@
 The model's owner shares the weights between the two workers, a client shares its images; the
 workers classify them under encryption, and reveal the digits to the client. Nobody else sees an
 image, a weight or a digit. Here, where all parties are one process, this script plays the model's
-owner, the client, and the orchestrator who passes masked values on.
+owner, the client, and the orchestrator, to whom the digits are revealed for the client.
 """
 
 import statistics

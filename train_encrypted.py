@@ -5,10 +5,10 @@
     python train_encrypted.py --plain-twin          # beside the same network trained in the clear
     python train_encrypted.py --help
 
-Two workers, `worker1` and `worker2`, hold additive secret shares of the images, the labels and the
-weights of a 784-128-64-10 network; a third party, `crypto_provider`, supplies randomness. The
-network is trained with SGD on the MSE loss, in fixed precision on integers mod 2^64. Only the loss
-of each batch and the number of correct answers of each test are ever revealed, and the trained
+Workers, `worker1` and `worker2` by default, hold additive secret shares of the images, the labels
+and the weights of a 784-128-64-10 network; a third party, `crypto_provider`, supplies randomness.
+The network is trained with SGD on the MSE loss, in fixed precision on integers mod 2^64. Only the
+loss of each batch and the number of correct answers of each test are ever revealed, and the trained
 weights to their owner if --save-model asks for them.
 
 After the tutorial by Théo Ryffel, OpenMined (Apache-2.0).
@@ -44,10 +44,10 @@ import torch.optim as optim
 from torchvision import datasets, transforms
 
 from smpc import mnist, report
+from smpc import syft_binding as semi2k
 from smpc.audit.transcript import Recorder, TranscriptError
 from smpc.checkpoint import Checkpoint, CheckpointError
 from smpc.model import ModelError, save_model
-from smpc.semi2k import tensor as semi2k
 
 # ---- 1. Arguments: the tutorial's, each an option with the tutorial's value as its default -------
 
@@ -64,11 +64,19 @@ def parse_arguments(argv=None):
     add("--n-test-items", type=count, default=640, help="test items, of MNIST's 10,000")
     add("--batch-size", type=count, default=64, help="training items a step")
     add("--test-batch-size", type=count, default=64, help="test items a batch")
-    add("--lr", type=positive(float), default=0.02, help="learning rate")
+    add(
+        "--lr",
+        type=positive(float),
+        default=[0.02],
+        nargs="+",
+        help="of each epoch; the last stays",
+    )
     add("--seed", type=int, default=1, help="seed of the initial weights")
     add("--log-interval", type=count, default=1, help="reveal the loss of every so many batches")
     add("--precision-fractional", type=int, default=3, help="decimal digits of fixed precision")
     add("--protocol", choices=list(PRECISIONS), default="semi2k", help="see README.md")
+    add("--n-workers", type=int, default=2, help="that hold shares: 2 to 5 under semi2k")
+    add("--exact-truncation", action="store_true", help="semi2k: make no run anew; see docs/")
     add("--activation", choices=list(ACTIVATIONS), default="relu", help="of the hidden layers")
     add("--data-dir", default="./data", help="folder that holds MNIST/raw/")
     add("--out", default="results", help="folder for run.json and accuracy.png")
@@ -98,11 +106,11 @@ def connect_to_crypto_provider(hook):
 def get_data_loader(args, train):
     """MNIST as the tutorial reads it: batches of float images (B, 1, 28, 28) and labels (B)."""
     transformation = transforms.Compose(
-        [transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))]
+        # ToTensor() of a whole batch at once
+        [transforms.ConvertImageDtype(torch.float), transforms.Normalize((0.1307,), (0.3081,))]
     )
     n_items = args.n_train_items if train else args.n_test_items
-    dataset = datasets.MNIST(args.data_dir, train=train, transform=transformation)
-    dataset = torch.utils.data.Subset(dataset, range(n_items))
+    dataset = mnist.AtOnce(datasets.MNIST(args.data_dir, train=train), n_items, transformation)
     batch_size = args.batch_size if train else args.test_batch_size
     return torch.utils.data.DataLoader(dataset, batch_size=batch_size)
 
@@ -248,12 +256,24 @@ def reveal_weights(model):
     }
 
 
+def learning_rate(args, epoch):
+    """That of an epoch, the first being 1."""
+    return args.lr[min(epoch, len(args.lr)) - 1]
+
+
+def set_learning_rate(args, optimizer, epoch):
+    """Give the optimizer that of an epoch, in fixed precision."""
+    optimizer.param_groups[0]["lr"] = learning_rate(args, epoch)
+    optimizer.fix_precision(precision_fractional=args.precision_fractional)
+
+
 def train_and_test(args, model, private_loaders, optimizer, run, checkpoint):
     """All epochs, or those that are left of a run that was broken off."""
     private_train_loader, private_test_loader = private_loaders
     checkpoint.begin(model, run)
     try:
         for epoch in range(len(run.tests) + 1, args.epochs + 1):
+            set_learning_rate(args, optimizer, epoch)
             train(args, model, private_train_loader, optimizer, epoch, run, checkpoint)
             test(args, model, private_test_loader, epoch, run)
             checkpoint.save(model, run)
@@ -272,10 +292,11 @@ def train_plain_twin(args, model, run):
     Returns:
         every loss, the correct answers after each epoch, and the seconds of each step.
     """
-    optimizer = optim.SGD(model.parameters(), lr=args.lr)
+    optimizer = optim.SGD(model.parameters(), lr=args.lr[0])
     train_loader, test_loader = (list(get_data_loader(args, train)) for train in (True, False))
     losses, correct, seconds = [], [], []
-    for _ in range(args.epochs if args.plain_twin else 1):
+    for epoch in range(1, args.epochs + 1 if args.plain_twin else 2):
+        optimizer.param_groups[0]["lr"] = learning_rate(args, epoch)
         for data, target in train_loader:
             run.stop_if_interrupted()
             start_time = time.time()
@@ -310,7 +331,7 @@ def main():
     semi2k.install()  # make protocol="semi2k" known to syft
     recorder.start()
 
-    workers = connect_to_workers(hook, n_workers=2)
+    workers = connect_to_workers(hook, n_workers=args.n_workers)
     crypto_provider = connect_to_crypto_provider(hook)
     private_loaders = get_private_data_loaders(args, workers, crypto_provider)
 
@@ -320,8 +341,10 @@ def main():
         *workers, crypto_provider=crypto_provider, protocol=args.protocol, requires_grad=True
     )
     recorder.inputs_are_shared()
+    if args.exact_truncation:
+        semi2k.truncate_exactly(next(model.parameters()))
 
-    optimizer = optim.SGD(model.parameters(), lr=args.lr)
+    optimizer = optim.SGD(model.parameters(), lr=args.lr[0])
     optimizer = optimizer.fix_precision(precision_fractional=args.precision_fractional)
 
     n_items = args.epochs * (args.n_train_items + args.n_test_items)

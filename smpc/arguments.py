@@ -14,6 +14,8 @@ from smpc.files import prepare_folder
 # element, x being a product before it is divided, so on the scale of 10^(2 * digits).
 PRECISIONS = {"semi2k": range(2, 8), "snn": range(2, 6), "fss": range(2, 6)}
 
+MOST_WORKERS = 5  # under semi2k
+
 # So many items are shared at once and stay shared, at about 40 kB each with what is kept beside a
 # share; of more, each batch is shared when it is needed. Then there is no moment from which a
 # transcript is that of the parties alone, without the owners of the data.
@@ -81,9 +83,15 @@ def check(parser, args):
     check_items(parser, "test", args.n_test_items, mnist.N_TEST, args.test_batch_size)
     if args.transcript and (most := max(args.n_train_items, args.n_test_items)) > HELD_ITEMS:
         parser.error(f"--transcript: a run of {most} items is too long to record, use {HELD_ITEMS}")
+    semi2k = args.protocol == "semi2k"
+    if not 2 <= args.n_workers <= (MOST_WORKERS if semi2k else 2):
+        most = f"2 to {MOST_WORKERS}" if semi2k else "2"
+        parser.error(f"--n-workers {args.n_workers}: {args.protocol} is between {most} workers")
+    if args.exact_truncation and not semi2k:
+        parser.error(f"--exact-truncation: --protocol {args.protocol} has none, use semi2k")
     if args.resume and not args.checkpoint:
         parser.error("--resume: say with --checkpoint DIR what to go on from")
-    if args.checkpoint and args.protocol != "semi2k":
+    if args.checkpoint and not semi2k:
         parser.error(f"--checkpoint: --protocol {args.protocol} has none, use semi2k")
     if not 0 <= args.seed < 2**63:
         parser.error(f"--seed {args.seed}: use 0 to 2^63 - 1")
@@ -91,16 +99,18 @@ def check(parser, args):
         parser.error(
             "--protocol fss needs shaloop, which has a wheel for x86-64 Linux alone: use another"
         )
+    if len(args.lr) > args.epochs:
+        parser.error(f"--lr: {len(args.lr)} rates for {args.epochs} epochs")
     digits = args.precision_fractional
     check_digits(parser, digits, args.protocol)
     unit = 10**-digits
-    if args.lr < unit * (1 - 1e-6):
+    if (least := min(args.lr)) < unit * (1 - 1e-6):
         parser.error(
-            f"--lr {args.lr:g} is 0 in fixed precision with {digits} decimal digits: "
+            f"--lr {least:g} is 0 in fixed precision with {digits} decimal digits: "
             f"use {unit:g} or more, or more digits"
         )
-    if args.lr * 10 ** (2 * digits) >= 2**52:
-        parser.error(f"--lr {args.lr:g}: products overflow the ring with {digits} decimal digits")
+    if (most := max(args.lr)) * 10 ** (2 * digits) >= 2**52:
+        parser.error(f"--lr {most:g}: products overflow the ring with {digits} decimal digits")
     return args
 
 

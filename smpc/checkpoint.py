@@ -13,14 +13,14 @@ the step that `progress` names are there until it names another.
 import pathlib
 import secrets
 
+from smpc import syft_binding as semi2k
 from smpc.arguments import folder
 from smpc.semi2k import storage
-from smpc.semi2k import tensor as semi2k
 from smpc.semi2k.storage import CheckpointError
 
 # A run that differs in one of these arguments is another run.
 DEFINING = (
-    *("protocol", "precision_fractional", "activation", "seed", "lr"),
+    *("protocol", "precision_fractional", "n_workers", "activation", "seed", "lr"),
     *("batch_size", "n_train_items", "n_test_items"),
 )
 
@@ -77,7 +77,7 @@ class Checkpoint:
             self.save(model, run)
             return
         self.run_id, self.last = self.progress["run"], self.progress["step"]
-        semi2k.load_shares(list(model.parameters()), self.folder, self._about(self.last))
+        semi2k.load_shares(list(model.parameters()), self.folder, self.run_id, self.last)
         for file in self.folder.glob(".progress.*"):
             file.unlink()  # what a write that was broken off has left
         run.restore(self.progress["steps"], self.progress["tests"])
@@ -102,11 +102,8 @@ class Checkpoint:
         weights = list(model.parameters())
         try:
             if step != self.last:
-                semi2k.save_shares(weights, self.folder, self._about(step), self.last)
+                semi2k.save_shares(weights, self.folder, self.run_id, step, self.last)
             storage.write(self.folder / "progress", progress)
         except OSError as error:
             raise CheckpointError(f"--checkpoint {self.folder}: {error.strerror}") from error
         self.last = step
-
-    def _about(self, step):
-        return {"run": self.run_id, "step": step}

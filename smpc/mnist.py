@@ -10,6 +10,8 @@ import hashlib
 import pathlib
 import zlib
 
+import torch
+
 from smpc.files import write_whole
 
 SHA256 = {
@@ -19,6 +21,26 @@ SHA256 = {
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
 N_TRAIN, N_TEST = 60_000, 10_000
+
+
+class AtOnce(torch.utils.data.Dataset):
+    """The first `n_items` of a data set of `torchvision.datasets.MNIST`'s, a batch at a time.
+
+    Args:
+        transformation: of a batch of images, uint8 (B, 1, 28, 28).
+    """
+
+    def __init__(self, dataset, n_items, transformation):
+        self.images, self.labels = dataset.data[:n_items, None], dataset.targets[:n_items]
+        self.transformation = transformation
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitems__(self, indices):
+        """Called by DataLoader for each batch: pairs of an image and its label."""
+        images = self.transformation(self.images[indices])
+        return list(zip(images, self.labels[indices], strict=True))
 
 
 class DataError(Exception):

@@ -31,8 +31,9 @@ class Run:
             revealed) and seconds.
         tests: a dict for each test pass: epoch, correct, items, seconds and bytes of memory.
         plain_steps: seconds of each plain PyTorch step taken for comparison.
-        counters: what the parties said in the last "training step" and the last "test pass": a dict
-            for each, as made by `semi2k.network.Counters.since`; empty for other protocols.
+        counters: what the parties said in the last "training step" and the last "test pass" that
+            took one attempt: a dict for each, as made by `semi2k.network.Counters.since`; empty for
+            other protocols.
         twin: what the plain twin did, as {"losses": [...], "correct": [...]}, or None.
         interrupted: whether the user has asked to stop; `trained` and `tested_batch` then raise
             KeyboardInterrupt, so that a step is never left half done.
@@ -89,7 +90,9 @@ class Run:
     def _count(self, what):
         counted = self._read_counters()
         if counted is not None:
-            self.counters[what] = counted.since(self._counted)
+            since = counted.since(self._counted)
+            if not since["anew"] or what not in self.counters:
+                self.counters[what] = since
             self._counted = counted
 
     def _advance(self, items):
@@ -145,17 +148,19 @@ class Run:
             lines.append(f"  {label:<32}" + "".join(f"{figure:>15,}" for figure in figures))
 
         row("rounds", lambda c: c["rounds"])
-        row("bytes opened, both workers", lambda c: c["opened"])
-        for kind in ("online", "dealing"):
-            row(f"{kind}: messages", lambda c, k=kind: c["messages"].get(k, 0))
-            row(f"{kind}: milliseconds", lambda c, k=kind: round(1000 * c["seconds"][k]))
-            for party in sorted(
-                {p for c in self.counters.values() for p in c["sent"].get(kind, ())}
-            ):
-                row(
-                    f"{kind}: bytes sent by {party}",
-                    lambda c, k=kind, p=party: c["sent"].get(k, {}).get(p, 0),
-                )
+        row("messages", lambda c: sum(c["messages"].values()))
+        row("bytes opened, all workers", lambda c: c["opened"])
+        row("bytes dealt", lambda c: c["sent"]["dealing"].get("crypto_provider", 0))
+        row("bytes sent by all, each once", sent_by_all)
+        row("milliseconds, dealing", lambda c: round(1000 * c["seconds"]["dealing"]))
+        row("milliseconds, workers", lambda c: round(1000 * c["seconds"]["online"]))
+        all_runs = self._counted
+        lines += [
+            "",
+            f"Runs of the workers: {all_runs.runs}, made anew {all_runs.anew} times. That told the "
+            f"crypto provider of any one\nhidden value at most {all_runs.told:.1e} (a statistical "
+            "distance: see docs/protocol.md).",
+        ]
         return lines
 
     def save(self, folder):
@@ -168,6 +173,7 @@ class Run:
             "steps": self.steps,
             "tests": self.tests,
             "counters": self.counters,
+            "runs": self._runs(),
             "plain_steps": self.plain_steps,
             "plain_twin": self.twin,
         }
@@ -175,6 +181,11 @@ class Run:
         write_whole(folder / "run.json", text.encode())
         if self.tests:
             write_whole(folder / "accuracy.png", self._figure())
+
+    def _runs(self):
+        """How many runs the workers made, how many times one was made anew, and what that told."""
+        counted = self._counted
+        return counted and {"all": counted.runs, "anew": counted.anew, "told": counted.told}
 
     def _figure(self):
         """The published curve and this run's (and the twin's), as the bytes of a PNG."""
@@ -196,6 +207,11 @@ class Run:
         figure.savefig(png, format="png")
         pyplot.close(figure)
         return png.getvalue()
+
+
+def sent_by_all(counters):
+    """Bytes of all messages of all parties, from `Counters.since`."""
+    return sum(sum(sent.values()) for sent in counters["sent"].values())
 
 
 def _percent(correct, items):

@@ -1,4 +1,4 @@
-"""The three parties, for the tests that run in this process."""
+"""The parties, for the tests that run in this process."""
 
 from types import SimpleNamespace
 
@@ -11,19 +11,24 @@ compat.prepare()
 import syft  # noqa: E402
 import torch  # noqa: E402
 
-from smpc.semi2k import tensor as semi2k  # noqa: E402
+from smpc import syft_binding as semi2k  # noqa: E402
 
 
 @pytest.fixture(scope="session")
 def parties():
-    """syft's hook on torch, two workers and a crypto provider."""
+    """syft's hook on torch, two workers and a crypto provider; `of(n)`: the same with n workers."""
     hook = syft.TorchHook(torch)
     torch.set_num_threads(1)
     semi2k.install()
-    worker1, worker2, crypto_provider = (
-        syft.VirtualWorker(hook, id=name) for name in ("worker1", "worker2", "crypto_provider")
+    *workers, crypto_provider = (
+        syft.VirtualWorker(hook, id=name)
+        for name in (*(f"worker{i + 1}" for i in range(5)), "crypto_provider")
     )
-    return SimpleNamespace(workers=(worker1, worker2), crypto_provider=crypto_provider)
+
+    def of(n):
+        return SimpleNamespace(workers=tuple(workers[:n]), crypto_provider=crypto_provider, of=of)
+
+    return of(2)
 
 
 @pytest.fixture(scope="session")

@@ -51,6 +51,13 @@ def run(script, monkeypatch, fails):
         (["--precision-fractional", 8], "products overflow the ring with semi2k, use 7 or less"),
         (["--precision-fractional", 99], "products overflow the ring with semi2k"),
         (["--precision-fractional", 6, "--protocol", "snn"], "with snn, use 5 or less"),
+        (["--lr", 0.02, 0.0001], "--lr 0.0001 is 0 in fixed precision with 3 decimal digits"),
+        (["--lr", 0.02, 0.01, "--epochs", 1], "--lr: 2 rates for 1 epochs"),
+        (["--n-workers", 1], "--n-workers 1: semi2k is between 2 to 5 workers"),
+        (["--n-workers", 6], "--n-workers 6: semi2k is between 2 to 5 workers"),
+        (["--n-workers", "two"], "--n-workers: invalid int value"),
+        (["--n-workers", 3, "--protocol", "snn"], "--n-workers 3: snn is between 2 workers"),
+        (["--exact-truncation", "--protocol", "snn"], "--protocol snn has none, use semi2k"),
         (["--seed", -1], "--seed -1: use 0 to 2^63 - 1"),
         (["--resume"], "--resume: say with --checkpoint DIR what to go on from"),
         (["--checkpoint", "data", "--protocol", "snn"], "--protocol snn has none, use semi2k"),
@@ -73,7 +80,7 @@ def test_arguments(run, tmp_path, values, message):
 
 
 def test_the_least_learning_rate_is_accepted(script):
-    assert script.parse_arguments(["--lr", "0.001"]).lr == 0.001
+    assert script.parse_arguments(["--lr", "0.001"]).lr == [0.001]
 
 
 @pytest.fixture

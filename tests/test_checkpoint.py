@@ -22,6 +22,7 @@ from tests.conftest import reveal
 ARGUMENTS = {
     "protocol": "semi2k",
     "precision_fractional": 3,
+    "n_workers": 2,
     "activation": "relu",
     "seed": 1,
     "lr": 0.02,

@@ -1,13 +1,25 @@
-"""A worker's side of products and truncation.
+"""A worker's side of products, masks and truncation.
 
-Each function is one party's part of a two-party protocol, party 0 being worker1. Where parties must
-speak it is a generator: it yields the shares that it wants opened and receives what they sum to
-(a `Bits` array: what they XOR to). `deal` holds this party's shares of what the crypto provider
-dealt for this one use. Shares are uint64 arrays over Z_2^64.
+Each function is one worker's part of a protocol between n of them, party 0 being worker1. Where the
+workers must speak it is a generator: it yields the share that it wants opened and receives what all
+shares sum to (of a `Bits` array: XOR to). `deal` holds this worker's shares of what the crypto
+provider dealt for this one use. Arrays are uint64, over Z_2^64.
 
-A function that reads more than sums and products from an element takes the ring's width as `bits`,
-so that all randomness of Z_2^4 can be enumerated. There, too, elements are held in uint64, and what
-is opened is reduced by whoever opens it; all else may stay mod 2^64, which 2^bits divides.
+A value is held in one of four forms:
+
+    share    x = sum of x_i
+    partial  x = sum of x_i + m, m being known to the crypto provider alone
+    masked   x = delta + a, delta being known to every worker; the crypto provider knows a, and the
+             workers have shares of it, or none (then it is called hidden)
+    bit      x = e + (1 - 2 e) rho, a bit; likewise
+
+Shares, partials and masked values are closed under whatever is linear and public. Two masked values
+multiply to a partial, of which the provider knows the product of the masks, so that nothing is
+dealt; and the mask that a truncation needs takes in m, whatever it is.
+
+Where it matters the width of the ring is an argument, so that all randomness of Z_2^4 can be
+enumerated. There, too, elements are held in uint64, and what is opened is reduced by whoever opens
+it; all else may stay mod 2^64, which 2^bits divides.
 """
 
 from typing import NamedTuple
@@ -23,109 +35,168 @@ class Bits(NamedTuple):
     words: np.ndarray
 
 
+class Flagged(Exception):
+    """What was opened for a truncation lies in the zone where it may have wrapped around the ring:
+    nothing of this run may be used."""
+
+
 class Masked(NamedTuple):
     """A shared value x that has been opened under a mask: x = delta + sign * a.
 
-    A mask serves one value that does not change, in as many products as there are (ABY2.0, Patra et
-    al. 2020/1225, section 3.1). `delta` and `sign` are public, `a` is this party's share of a mask
-    that is uniform on the ring, or, for a comparison's bit, a uniform bit; then delta = x XOR a
-    and sign = 1 - 2 delta. For a uniform mask `sign` is None and means 1.
+    A mask serves one value that does not change, and what is linear in it, in as many products as
+    there are (ABY2.0, Patra et al. 2020/1225, section 3.1).
+
+    Attributes:
+        delta: x - a, public to the workers.
+        a: this worker's share of the mask, or None where the workers have none.
+        sign: None, which means 1; or of a bit 1 - 2 delta, public to the workers.
     """
 
     delta: np.ndarray
-    a: np.ndarray
+    a: np.ndarray | None
     sign: np.ndarray | None = None
 
     def map(self, linear):
-        """The masked form of linear(x), for a function that only moves elements about."""
-        sign = None if self.sign is None else linear(self.sign)
-        return Masked(linear(self.delta), linear(self.a), sign)
+        """The masked form of linear(x); of a bit, for a function that only moves elements about."""
+        parts = (part if part is None else linear(part) for part in self)
+        return Masked(*parts)
 
     def signed_a(self):
-        """This party's share of x - delta."""
+        """This worker's share of x - delta."""
         return self.a if self.sign is None else self.sign * self.a
 
 
-def share(secret, first):
-    """A data owner's part: both parties' shares of `secret`, `first` being uniform."""
-    return first, secret - first
+def partial(party, x):
+    """A masked value -> a partial with m = a. No round."""
+    return x.delta if party == 0 else np.zeros_like(x.delta)
 
 
-def refresh(party, deal, x):
-    """[x] in fresh shares, by a dealt sharing of zero; of a revealed value, all that is shown.
+def unmask(party, x):
+    """[x] of a masked value, of whose mask the workers have shares, or of a bit. No round."""
+    return x.delta + x.signed_a() if party == 0 else x.signed_a()
 
-    No round.
+
+def product(party, x, y, times):
+    """x times y for two masked values of whose masks a, b the workers have shares (Beaver 1991).
+
+    z_i = delta_x delta_y (party 0 only) + delta_x b_i + a_i delta_y,  m = a times b
+
+    x, y: Masked; times: `ring.mul` or `ring.matmul`, which sum over pairs of factors.
+    Returns a partial. No round, and nothing is dealt.
     """
-    return x + deal["zero"]
+    b = y.delta + y.a if party == 0 else y.a
+    return times((x.delta, b), (x.a, y.delta))
 
 
-def mask(party, deal, x):
-    """[x] -> x opened under a uniform mask a (Beaver 1991).
+def select(party, deal, x, y):
+    """[x y] for a bit x and a masked value or another bit y, with a dealt c = rho * a.
 
-    1. open  delta = x - a
+    x y = (delta_x + sign_x rho) (delta_y + sign_y a), multiplied out
 
-    One round; 8 bytes sent per element by each party.
+    What is known to the provider about a bit's sign is nothing, so that this is no partial, and c
+    is dealt: 8 bytes an element. No round.
     """
-    delta = yield x - deal["a"]
-    return Masked(delta, deal["a"])
-
-
-def product(party, deal, x, y, times):
-    """[z] = x times y for two masked values, with a dealt c = a times b (Beaver 1991).
-
-    z = delta epsilon (party 0 only) + delta b + a epsilon + c
-
-    x, y: Masked; times: `ring.mul` or `ring.matmul`, which sum over pairs of factors. No round.
-    The mask of a comparison's bit carries a public sign, which c was dealt without; such a value is
-    multiplied element by element only.
-    """
-    c = deal["c"]
-    for factor in (x, y):
-        if factor.sign is not None:
-            c = factor.sign * c
     a, b = x.signed_a(), y.signed_a()
     if party == 0:
         b = y.delta + b
-    return times((x.delta, b), (a, y.delta)) + c
+    c = deal["c"] * (x.sign if y.sign is None else x.sign * y.sign)
+    return ring.mul((x.delta, b), (a, y.delta)) + c
 
 
-def offset(d, bits=64):
-    """What truncation by d adds to make its input nonnegative: d * floor(2^(bits - 2) / d)."""
-    return d * (2 ** (bits - 2) // d)
+def complete(party, deal, x):
+    """[x] of a partial, in fresh shares, with a dealt sharing of m. 8 bytes an element; no round.
+
+    To a value about to be revealed it is all that is needed: its shares are uniform but for x.
+    """
+    return x + deal["m"]
 
 
-def truncate(party, deal, x, d, bits=64):
-    """[y] = x / d for a public d > 0, rounded up or down, with mean error 0; multiples of d exact.
+def unhide(party, deal, x):
+    """A masked value of whose mask the workers have no shares -> the same, with dealt shares of it.
 
-    For -O <= x < 2^(bits - 1) - O with O = `offset(d, bits)`, read as signed; there it cannot fail
-    (Escudero et al. 2020/338, section 5; the two quotients make the wrap of c public knowledge).
+    8 bytes an element; no round.
+    """
+    return Masked(x.delta, deal["a"])
 
-    Dealt: r uniform, and r div d (floor) with r read as unsigned and as signed.
+
+def mask(party, deal, x, hidden):
+    """A partial -> x opened under a mask a = sum of s_i + m, uniform on the ring (Beaver 1991).
+
+    1. open  delta = x - a,  each worker's share being x_i - s_i
+
+    hidden: whether m may be other than 0. If not, the s_i are shares of a; else there are none.
+    One round; 8 bytes an element, sent by each to each.
+    """
+    delta = yield x - deal["s"]
+    return Masked(delta, None if hidden else deal["s"])
+
+
+def offset(d, zone):
+    """What truncation by d adds to make its input nonnegative: d floor(2^(zone - 1) / d)."""
+    return d * (2 ** (zone - 1) // d)
+
+
+def truncate(party, deal, x, d, zone):
+    """[x / d] for a public d > 0, rounded up or down, with mean error 0; multiples of d exact.
+
+    For |x| < 2^(zone - 1) - d, and then it cannot fail. Dealt: shares of -(r div d), for a uniform
+    r = sum of s_i - m. With O = `offset(d, zone)`:
+
+    1. open  c = x + O + r,  each worker's share being x_i + s_i (and O, party 0)
+    2. a wrap of c needs r >= 2^64 - (x + O), and then c < x + O < 2^zone. If any c is that small
+       the run is broken off. Else c = x + O + r without a wrap, and
+       y = c div d - r div d - O / d,  the error of two floors being under a unit
+
+    So y is masked: delta = c div d - O / d, a = -(r div d); and so is x: delta = c - O, a = -r, of
+    which the workers have no shares. x - d y is what rounding dropped, in (-d, d).
+
+    Returns:
+        y and x, both Masked; y's a is None where no shares were dealt.
+    Raises:
+        Flagged: an element of c is below 2^zone; with probability 2^(zone - 64) an element.
+
+    One round; 8 bytes an element, sent by each to each, and 8 dealt if y needs shares of its mask.
+    The exact truncation of Escudero et al. 2020/338, section 5, less its second quotient. The
+    rounding is a function of the public c.
+    """
+    share = x + deal["s"]
+    if party == 0:
+        share += np.uint64(offset(d, zone))
+    c = yield share
+    if c.size and c.min() < 2**zone:
+        raise Flagged
+    y = c // np.uint64(d)
+    y -= np.uint64(offset(d, zone) // d)
+    return Masked(y, deal.get("q")), Masked(c - np.uint64(offset(d, zone)), None)
+
+
+def truncate_exactly(party, deal, x, d, bits=64):
+    """[x / d] likewise, for -O <= x < 2^(bits - 1) - O with O = `offset(d, bits - 1)`.
+
+    There it never fails, and no run is broken off (Escudero et al. 2020/338, section 5; the two
+    quotients make the wrap of c public knowledge). Dealt: shares of r div d (floor) with r read as
+    unsigned and as signed, for a uniform r = sum of s_i - m.
+
     1. open  c = x + O + r
     2. x + O = c - r with r signed where the top bit of c is 0, unsigned where it is 1; so
        y = c div d (party 0 only) - [r div d, the one that c's top bit selects] - O / d
 
-    One round; 8 bytes sent per element by each party. The rounding is a function of the public c.
+    Returns:
+        y, a share: which quotient served is not known to the provider, so that it knows no mask of
+        y; and x, Masked, of whose mask -r the workers have no shares.
+
+    One round; 8 bytes an element, sent by each to each, and 16 dealt.
     """
-    share = x + deal["r"]
+    share = x + deal["s"]
+    shift = np.uint64(offset(d, bits - 1))
     if party == 0:
-        share += np.uint64(offset(d, bits))
+        share += shift
     c = yield share
     top = c >> np.uint64(bits - 1)
     y = top * (deal["signed"] - deal["unsigned"]) - deal["signed"]
     if party == 0:
-        y += c // np.uint64(d) - np.uint64(offset(d, bits) // d)
-    return y
-
-
-def unmask(party, x):
-    """[x] of a masked value: delta (party 0 only) + sign * a. No round."""
-    return x.delta + x.signed_a() if party == 0 else x.signed_a()
-
-
-def add_public(party, x, value):
-    """[x + value] for a public array: party 0 adds it. No round."""
-    return x + value if party == 0 else x + np.zeros_like(value)
+        y += c // np.uint64(d) - shift // np.uint64(d)
+    return y, Masked(c - shift, None)
 
 
 TIMES = {"mul": ring.mul, "matmul": ring.matmul}

@@ -1,9 +1,11 @@
-"""A worker's side of comparison: is a shared value above zero?
+"""A worker's side of comparison: is a masked value above zero?
 
 The masked comparison of Damgård et al. 2019/599 (section 4), its borrow computed by a prefix tree
-whose gates have four inputs, so that 64 bits take three levels: the crypto provider, which knows
-all masks, deals the product of every set of masks that a gate needs, and a gate of any fan-in costs
-one round.
+whose gates have up to four inputs, so that 64 bits take three levels: the crypto provider, which
+knows all masks, deals the product of every set of masks that a gate needs, and a gate of any fan-in
+costs one round.
+
+Bits are held in planes, uint64 (bits, n / 64): plane i has bit i of every element, 64 to a word.
 """
 
 import functools
@@ -13,25 +15,36 @@ import numpy as np
 
 from smpc.semi2k.arithmetic import Bits, Masked
 
-# At each level of the tree a node takes four neighbours, 3 the highest, each with generate g and
-# propagate p, to  G = g3 + p3 g2 + p3 p2 g1 + p3 p2 p1 g0  and  P = p3 p2 p1 p0  over GF(2).
-_G_TERMS = (("p3", "g2"), ("p3", "p2", "g1"), ("p3", "p2", "p1", "g0"))
-_P_TERM = ("p3", "p2", "p1", "p0")
-# How far apart a level's neighbours are in a word, and where the first of each four stand.
-_SHIFTS = (1, 4, 16)
-_FIRSTS = tuple(np.uint64(m) for m in (0x1111111111111111, 0x000F000F000F000F, 0x000000000000FFFF))
+
+@functools.cache
+def fan_ins(bits):
+    """How many neighbours a node takes at each level of the tree over two bits or more: at most
+    four, in as few levels as there can be, and no more than needed at the last."""
+    depth = next(depth for depth in itertools.count(1) if 4**depth >= bits)
+    return (*[4] * (depth - 1), -(-bits // 4 ** (depth - 1)))
 
 
 @functools.cache
-def levels(bits=64):
-    """How many levels the tree over `bits` positions has; its last leaves 4^levels bits a word."""
-    return next(level for level in itertools.count(1) if 4**level >= bits)
+def widths(bits):
+    """How many planes each level starts from: the bits, rounded up to whole nodes, and on."""
+    fans = fan_ins(bits)
+    nodes = [bits]
+    for fan in fans:
+        nodes.append(-(-nodes[-1] // fan))
+    return [node * fan for node, fan in zip(nodes[1:], fans, strict=True)]
 
 
 @functools.cache
-def terms(last):
-    """The products that a node computes; at the tree's last level it needs no P."""
-    return _G_TERMS if last else (*_G_TERMS, _P_TERM)
+def terms(fan_in, last):
+    """The products over GF(2) that a node computes, besides g of its highest neighbour.
+
+    Of neighbours i, each with generate gi and propagate pi, it makes with three, for example,
+    G = g2 + p2 g1 + p2 p1 g0 and P = p2 p1 p0; at the tree's last level it needs no P.
+    """
+    top = fan_in - 1
+    above = [tuple(f"p{j}" for j in range(top, i, -1)) for i in range(top, -1, -1)]
+    g_terms = [(*ps, f"g{top - i}") for i, ps in enumerate(above) if ps]
+    return tuple(g_terms if last else [*g_terms, (*above[-1], "p0")])
 
 
 @functools.cache
@@ -53,60 +66,75 @@ def mask_products(terms):
     )
 
 
-def lanes(n, bits=64):
-    """`n` rounded up to whole words of the tree's last level, at least one."""
-    width = 4 ** levels(bits)
-    return max(1, -(-n // width)) * width
+def padded(n):
+    """`n` rounded up to whole words of bits, at least one: a multiple of 64."""
+    return max(1, -(-n // 64)) * 64
 
 
-def above_zero(party, deal, x, bits=64):
-    """[x > 0] as the opened form of a bit; and x itself opened under a mask.
+def planes(x, bits):
+    """The lowest `bits` bits of uint64 (n,), n = 64 m -> planes, uint64 (bits, m)."""
+    n_bytes = -(-bits // 8)
+    columns = np.ascontiguousarray(x.view(np.uint8).reshape(-1, 8)[:, :n_bytes].T)  # (bytes, n)
+    # bit j of byte k of every element, packed: numpy packs what is not 0 as 1
+    rows = (columns[i // 8] & np.uint8(1 << i % 8) for i in range(bits))
+    return np.stack([np.packbits(row, bitorder="little") for row in rows]).view(np.uint64)
 
-    For -2^(bits - 1) < x < 2^(bits - 1), read as signed; below, for 64 bits.
 
-    Dealt, for each element: r uniform, its bits as XOR shares, a bit rho, shared both ways, and
-    what the tree needs.
-    1. open  c = r - x, so that -x = c - r; x > 0 is the top bit of -x, which is the top bit of c
-       XOR that of r XOR borrow, where borrow = (c mod 2^63 < r mod 2^63)
-    2. generate g = NOT c AND r and propagate p = NOT (c XOR r), per bit, local since c is public;
-       with g := c XOR r and p := 1 at the top bit, the tree's G is the top bit of -x
-    3. three levels of the tree, one round each
-    4. open  e = (x > 0) XOR rho;  then  [x > 0] = e + (1 - 2 e) [rho]
+def unpack(words):
+    """A plane, uint64 (n / 64,) -> its bits, uint64 (n,) of 0 and 1."""
+    return np.unpackbits(words.view(np.uint8), bitorder="little").astype(np.uint64)
+
+
+def above_zero(party, deal, x, bits):
+    """[x > 0] as the opened form of a bit, for a masked x with |x| < 2^(bits - 1).
+
+    x: Masked; of its mask -r the crypto provider deals all that is needed: for each element the
+    lowest `bits` bits of r as XOR shares, a bit rho, shared both ways, and the tree's masks and
+    their products. That x is known mod 2^bits is enough, whatever r is beyond.
+
+    1. -x = r - delta; x > 0 is the top bit of -x, which is the top bit of r XOR that of delta XOR
+       borrow, where borrow = (r < delta) in the bits below. Generate g = NOT r AND delta and
+       propagate p = NOT (r XOR delta), per bit, are local since delta is public; with g := r XOR
+       delta and p := 1 at the top bit, the tree's G is the top bit of -x
+    2. the tree's levels, one round each: three for 17 to 64 bits
+    3. open  e = (x > 0) XOR rho;  then  [x > 0] = e + (1 - 2 e) [rho]
 
     Returns:
-        the bit as Masked(e, rho, 1 - 2 e), and x as Masked(-c, r), both of x's shape.
+        Masked(e, rho, 1 - 2 e), of x's shape.
 
-    Five rounds; by each party 8 bytes sent per element for c and about 18.5 for the bits.
+    Four rounds for 17 to 64 bits. For 41 bits each worker sends each other about 13 bytes an
+    element, and about 52 are dealt.
     """
-    n = x.size
-    flat = np.zeros(lanes(n, bits), dtype=np.uint64)
-    flat[:n] = x.ravel()
-    c = yield deal["r"] - flat
-    r_bits, top = deal["r_bits"], np.uint64(1 << bits - 1)
-    g = r_bits & (~c | top)
-    p = (r_bits ^ ~c if party == 0 else r_bits) & ~top
+    n = x.delta.size
+    flat = np.zeros(padded(n), dtype=np.uint64)
+    flat[:n] = x.delta.ravel()
+    delta, r = planes(flat, bits), deal["r"]
+    g = r & delta
+    g[-1] = r[-1]
+    p = r.copy()
+    p[-1] = 0
     if party == 0:
-        g, p = g ^ (c & top), p | top
-    for level in range(levels(bits)):
-        last = level == levels(bits) - 1
-        g, p = yield from _tree_level(party, deal, g, p, level, last)
-    e = yield Bits(g ^ deal["rho_bits"])
-    e = unpack(e, bits)[:n].reshape(x.shape)
-
-    def shaped(words):
-        return words[:n].reshape(x.shape)
-
-    bit = Masked(e, shaped(deal["rho"]), np.uint64(1) - np.uint64(2) * e)
-    return bit, Masked(-shaped(c), shaped(deal["r"]))
+        g ^= delta
+        p ^= ~delta
+        p[-1] = ~np.uint64(0)
+    for level, fan_in in enumerate(fan_ins(bits)):
+        last = level == len(fan_ins(bits)) - 1
+        g, p = yield from _tree_level(party, deal, g, p, level, fan_in, last)
+    e = yield Bits(g[0] ^ deal["rho_bits"])
+    e = unpack(e)[:n].reshape(x.delta.shape)
+    return Masked(e, deal["rho"][:n].reshape(e.shape), np.uint64(1) - np.uint64(2) * e)
 
 
-def _tree_level(party, deal, g, p, level, last):
-    """XOR shares (n words) of g and p of one level -> of the next, in a quarter of the words."""
-    packed = {f"g{i}": _take(g, level, i) for i in range(4)}
-    packed |= {f"p{i}": _take(p, level, i) for i in range(4)}
+def _tree_level(party, deal, g, p, level, fan_in, last):
+    """XOR shares of the planes of g and p of one level -> of the next, a fan-in's part as many."""
+    if missing := -len(g) % fan_in:  # below the lowest: nothing generates there
+        g, p = (np.concatenate([np.zeros((missing, x.shape[1]), np.uint64), x]) for x in (g, p))
+    bits = {f"g{i}": g[i::fan_in] for i in range(fan_in)}
+    bits |= {f"p{i}": p[i::fan_in] for i in range(fan_in)}
     masks, products = deal[f"masks{level}"], deal[f"products{level}"]
-    gates = yield from and_gates(party, masks, products, packed, terms(last))
-    g_next = functools.reduce(np.bitwise_xor, gates[: len(_G_TERMS)], packed["g3"])
+    gates = yield from and_gates(party, masks, products, bits, terms(fan_in, last))
+    g_gates = gates if last else gates[:-1]
+    g_next = functools.reduce(np.bitwise_xor, g_gates, bits[f"g{fan_in - 1}"])
     return g_next, None if last else gates[-1]
 
 
@@ -114,9 +142,9 @@ def and_gates(party, masks, products, bits, terms):
     """XOR shares of the AND of the bits in each of `terms`; each bit is opened once, for all.
 
     Args:
-        masks: this party's shares of a mask for each of `variables(terms)`.
+        masks: this worker's shares of a mask for each of `variables(terms)`.
         products: of the products of masks named by `mask_products(terms)`.
-        bits: name -> this party's share, packed words.
+        bits: name -> this worker's share, packed words.
 
     One round.
     """
@@ -125,36 +153,16 @@ def and_gates(party, masks, products, bits, terms):
     delta = dict(zip(names, opened, strict=True))
     shares = {(name,): mask for name, mask in zip(names, masks, strict=True)}
     shares |= zip(mask_products(terms), products, strict=True)
-    return [_multiply_out(party, delta, shares, term) for term in terms]
+    return [_multiply_out(party, delta, shares, sorted(term)) for term in terms]
 
 
-def _take(words, level, i):
-    """Neighbour i of every node of `level`, four words packed into one without a gap."""
-    shift, first = _SHIFTS[level], _FIRSTS[level]
-    neighbours = (words.reshape(4, -1) >> np.uint64(i * shift)) & first
-    for k in range(1, 4):
-        neighbours[0] |= neighbours[k] << np.uint64(k * shift)
-    return neighbours[0]
-
-
-def _multiply_out(party, delta, shares, term):
-    """XOR share of the AND of the bits in `term`: the product of all (delta + mask), multiplied
-    out, each product of masks being dealt."""
-    out = None
-    term = sorted(term)
-    for size in range(party and 1, len(term) + 1):  # the product of the deltas is party 0's
-        for subset in itertools.combinations(term, size):
-            factor = shares.get(subset)
-            for name in term:
-                if name not in subset:
-                    factor = delta[name] if factor is None else factor & delta[name]
-            out = factor if out is None else out ^ factor
-    return out
-
-
-def unpack(words, bits=64):
-    """Bits as the tree leaves them, in n / 4^levels words -> uint64 (n,) of 0 and 1."""
-    # _take packs group k of level l into lane k * _SHIFTS[l]; groups are the leading axes of n
-    depth = levels(bits)
-    lanes = np.unpackbits(words.view(np.uint8), bitorder="little").reshape(-1, 64)[:, : 4**depth]
-    return lanes.reshape(-1, *[4] * depth).T.ravel().astype(np.uint64)
+def _multiply_out(party, delta, shares, names, masked=()):
+    """XOR share of the AND of the bits `names`, each delta + mask, times the masks of `masked`:
+    multiplied out, each product of masks being dealt, and that of the deltas alone party 0's."""
+    if not names:
+        if masked:
+            return shares[masked]
+        return ~np.uint64(0) if party == 0 else np.uint64(0)
+    first, *rest = names
+    with_delta = _multiply_out(party, delta, shares, rest, masked)
+    return delta[first] & with_delta ^ _multiply_out(party, delta, shares, rest, (*masked, first))

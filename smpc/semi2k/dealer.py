@@ -1,8 +1,12 @@
-"""What the crypto provider makes: masks, products of masks, truncation pairs, comparison masks.
+"""What the crypto provider makes: masks, products of masks, quotients, what a comparison needs.
 
 A dealt item has uniform fields and derived ones. Each worker draws its share of a uniform field
-from the stream that it shares with the provider. Of a derived field worker1 draws its share, too;
-worker2's is what makes the two add up (XOR, for bits), and that correction is all that is sent.
+from the stream that it shares with the provider. Of a derived field all but the last worker draw
+their shares, too; the last one's is what makes them add up (XOR, for bits), and that correction is
+all that is sent. So what is dealt does not grow with the number of workers.
+
+An item is made from the sums of the workers' draws and from `known`, the provider's part of each
+value that the instruction reads: m of a partial (0 of a share), a of a masked value, rho of a bit.
 """
 
 import math
@@ -21,7 +25,7 @@ class Field(NamedTuple):
         name: what the worker's side of the protocol calls it.
         shape: of its uint64 array.
         boolean: whether it is XOR-shared, rather than additively.
-        derived: whether the other fields determine it.
+        derived: whether the provider decides what its shares add up to.
     """
 
     name: str
@@ -36,36 +40,72 @@ class Field(NamedTuple):
 
 
 class Mask(NamedTuple):
-    """For `arithmetic.mask`: a uniform a."""
+    """For `arithmetic.mask`."""
 
     shape: tuple
 
     def fields(self):
         """See `Field`."""
-        return [Field("a", self.shape)]
+        return [Field("s", self.shape)]
 
-    def derive(self, secret):
-        """Nothing: all of it is uniform."""
-        return {}
+    def make(self, sums, m):
+        """({}, (a,)): a = s + m."""
+        return {}, (sums["s"] + m,)
 
 
-class Product(NamedTuple):
-    """For `arithmetic.product`: c, the product of two masks of this run or of an earlier one."""
+class Selection(NamedTuple):
+    """For `arithmetic.select`: c, the product of the masks."""
 
-    op: str
     shape: tuple
 
     def fields(self):
         """See `Field`."""
         return [Field("c", self.shape, derived=True)]
 
-    def derive(self, secret, a, b):
-        """c = a times b, of shape `shape`."""
-        return {"c": TIMES[self.op]((a, b))}
+    def make(self, sums, rho, a):
+        """({c}, (0,)): c = rho a; the result is a share."""
+        return {"c": rho * a}, (zeros(self.shape),)
+
+
+class Sharing(NamedTuple):
+    """For `arithmetic.complete` and `arithmetic.unhide`: what the provider knows of a value."""
+
+    shape: tuple
+    name: str  # "m" for the one and "a" for the other
+
+    def fields(self):
+        """See `Field`."""
+        return [Field(self.name, self.shape, derived=True)]
+
+    def make(self, sums, known):
+        """({m or a}, (0 or a,))."""
+        rest = zeros(self.shape) if self.name == "m" else known
+        return {self.name: np.broadcast_to(known, self.shape)}, (rest,)
 
 
 class Truncation(NamedTuple):
-    """For `arithmetic.truncate` by d: r, and r div d for r unsigned and signed, both floored."""
+    """For `arithmetic.truncate` by d; `shared`: whether the workers need shares of y's mask."""
+
+    shape: tuple
+    d: int
+    zone: int
+    shared: bool
+    bits: int = 64
+
+    def fields(self):
+        """See `Field`."""
+        quotient = [Field("q", self.shape, derived=True)] if self.shared else []
+        return [Field("s", self.shape), *quotient]
+
+    def make(self, sums, m):
+        """({q}, (a of y, a of x)): q = -(r div d), which is y's mask; -r is x's."""
+        minus_r = m - sums["s"]
+        q = -((-minus_r & np.uint64(2**self.bits - 1)) // np.uint64(self.d))
+        return {"q": q} if self.shared else {}, (q, minus_r)
+
+
+class ExactTruncation(NamedTuple):
+    """For `arithmetic.truncate_exactly` by d."""
 
     shape: tuple
     d: int
@@ -73,56 +113,58 @@ class Truncation(NamedTuple):
 
     def fields(self):
         """See `Field`."""
-        return [
-            Field("r", self.shape),
-            Field("unsigned", self.shape, derived=True),
-            Field("signed", self.shape, derived=True),
-        ]
+        quotients = [Field(name, self.shape, derived=True) for name in ("unsigned", "signed")]
+        return [Field("s", self.shape), *quotients]
 
-    def derive(self, secret):
-        """Both quotients."""
-        r = secret["r"]
+    def make(self, sums, m):
+        """(both quotients of r, (0, a of x)): y is a share; -r is x's mask."""
+        r = (sums["s"] - m) & np.uint64(2**self.bits - 1)
         signed = ring.signed(r, self.bits) // np.int64(self.d)
-        return {"unsigned": r // np.uint64(self.d), "signed": signed.view(np.uint64)}
+        quotients = {"unsigned": r // np.uint64(self.d), "signed": signed.view(np.uint64)}
+        return quotients, (zeros(self.shape), -r)
 
 
 class Comparison(NamedTuple):
-    """For `comparison.above_zero` of n elements, n as `comparison.lanes` rounds it."""
+    """For `comparison.above_zero` of n elements of so many bits."""
 
     n: int
-    bits: int = 64
+    bits: int
 
     def fields(self):
         """See `Field`."""
-        words = self.n // 4 ** comparison.levels(self.bits)
+        n = comparison.padded(self.n)
         fields = [
-            Field("r", (self.n,)),
-            Field("rho_bits", (words,), boolean=True),
-            Field("r_bits", (self.n,), boolean=True, derived=True),
-            Field("rho", (self.n,), derived=True),
+            Field("rho_bits", (n // 64,), boolean=True),
+            Field("rho", (n,), derived=True),
+            Field("r", (self.bits, n // 64), boolean=True, derived=True),
         ]
-        for level, terms in self._levels():
-            width = self.n // 4 ** (level + 1)
+        for level, terms, nodes in self._levels():
             n_masks = len(comparison.variables(terms))
             n_products = len(comparison.mask_products(terms))
+            shape = (nodes, n // 64)
             fields += [
-                Field(f"masks{level}", (n_masks, width), boolean=True),
-                Field(f"products{level}", (n_products, width), boolean=True, derived=True),
+                Field(f"masks{level}", (n_masks, *shape), boolean=True),
+                Field(f"products{level}", (n_products, *shape), boolean=True, derived=True),
             ]
         return fields
 
-    def derive(self, secret):
-        """The bits of r, rho as ring elements, and the products of the tree's masks."""
-        rho = comparison.unpack(secret["rho_bits"], self.bits)
-        derived = {"r_bits": secret["r"], "rho": rho}
-        for level, terms in self._levels():
-            derived[f"products{level}"] = products_of_masks(secret[f"masks{level}"], terms)
-        return derived
+    def make(self, sums, a):
+        """(the bits of r = -a, rho as ring elements, products of the tree's masks; (rho,))."""
+        n = comparison.padded(self.n)
+        rho = comparison.unpack(sums["rho_bits"])
+        r = np.zeros(n, dtype=np.uint64)
+        np.negative(a.ravel(), out=r[: self.n])
+        derived = {"r": comparison.planes(r, self.bits), "rho": rho}
+        for level, terms, _ in self._levels():
+            derived[f"products{level}"] = products_of_masks(sums[f"masks{level}"], terms)
+        return derived, (rho[: self.n].reshape(a.shape),)
 
     def _levels(self):
-        """Each level of the tree, and what its nodes compute."""
-        depth = comparison.levels(self.bits)
-        return [(level, comparison.terms(level == depth - 1)) for level in range(depth)]
+        """Each level of the tree, what its nodes compute, and how many there are."""
+        fans = comparison.fan_ins(self.bits)
+        levels = zip(fans, comparison.widths(self.bits), strict=True)
+        for level, (fan_in, width) in enumerate(levels):
+            yield level, comparison.terms(fan_in, level == len(fans) - 1), width // fan_in
 
 
 def products_of_masks(masks, terms):
@@ -136,15 +178,11 @@ def products_of_masks(masks, terms):
     )
 
 
-class Zero(NamedTuple):
-    """A fresh sharing of zero, to refresh what is about to be revealed."""
+def product_of_masks(op, a, b):
+    """For `arithmetic.product`: m, which nobody is dealt."""
+    return TIMES[op]((a, b))
 
-    shape: tuple
 
-    def fields(self):
-        """See `Field`."""
-        return [Field("zero", self.shape, derived=True)]
-
-    def derive(self, secret):
-        """Zeros."""
-        return {"zero": np.zeros(self.shape, dtype=np.uint64)}
+def zeros(shape):
+    """What the provider knows of a share: 0."""
+    return np.broadcast_to(np.uint64(0), shape)

@@ -1,25 +1,42 @@
-"""Carries the messages between the parties of a session, and counts them.
+"""The simulation's channels: carry messages between the parties' ends, and count them.
 
-In the simulation all parties live in one process; every message passes `Network.request` as bytes,
-whoever sends it.
+All parties live in one process; every message passes `Network.carry` as bytes, once, whoever sends
+it, and the network vouches for who that is. It neither reads nor keeps any.
 """
 
 import copy
+from collections import deque
 from dataclasses import dataclass, field
+
+from smpc.semi2k.wire import ORCHESTRATOR, OWNER, PROVIDER, WORKER
+
+KINDS = {
+    (WORKER, WORKER): "opening",
+    (ORCHESTRATOR, WORKER): "running",
+    (WORKER, ORCHESTRATOR): "running",
+    (ORCHESTRATOR, PROVIDER): "dealing",
+    (PROVIDER, WORKER): "dealing",
+    (PROVIDER, OWNER): "sharing",
+    (OWNER, PROVIDER): "sharing",
+    (OWNER, WORKER): "sharing",
+}
 
 
 @dataclass
 class Counters:
-    """What has been said so far, by kind of message: "online" while a program runs, "dealing" for
-    what the crypto provider is asked for and sends, "sharing" for keys and shares of inputs,
-    "checkpoint" for what workers are asked to write and read.
+    """What has been said so far, counted at every sender once, by kind of message: "opening" for
+    what workers say to each other, "running" for what the orchestrator asks of them and they
+    answer, "dealing" for what the crypto provider is asked for and sends the workers, "sharing" for
+    what is said to and by owners of data.
 
     Attributes:
-        messages: requests from one party to another, by kind.
-        sent: bytes of requests and replies, by kind and by the id of the party that sent them.
-        rounds: of openings; each is one message to each worker and its reply.
-        opened: bytes of masked values that both workers sent to have opened.
-        revealed: bytes of shares that both workers sent to have a result revealed.
+        messages: by kind.
+        sent: bytes, by kind and by the id of the party that sent them.
+        rounds: of openings; in each every worker sends one message to every other.
+        opened: bytes of the openings of all workers, of each what it sends to one other.
+        runs: of programs; `anew`: how many times one of these was made anew.
+        told: an upper bound on how far what the crypto provider sees of all runs can be from what
+            it would see if nothing depended on one value within its promise: see docs/protocol.md.
         seconds: wall time, "online" and "dealing".
     """
 
@@ -27,11 +44,13 @@ class Counters:
     sent: dict = field(default_factory=dict)
     rounds: int = 0
     opened: int = 0
-    revealed: int = 0
+    runs: int = 0
+    anew: int = 0
+    told: float = 0.0
     seconds: dict = field(default_factory=lambda: {"online": 0.0, "dealing": 0.0})
 
     def since(self, earlier):
-        """What has come since `earlier`, a deep copy of these counters, as a dict."""
+        """What has come since `earlier`, a copy of these counters, as a dict."""
         return _difference(self.__dict__, earlier.__dict__)
 
     def copy(self):
@@ -51,21 +70,35 @@ def _difference(now, before):
 class Network:
     """The channels between the parties of one session.
 
+    Args:
+        roster: a `wire.Roster`.
     Attributes:
-        name: of the session; each party's end is `party.crypto_store.semi2k[name]`.
+        ends: id of a party -> its end, which has `receive(sender, message)`.
         counters: `Counters`.
     """
 
-    def __init__(self, name):
-        self.name, self.counters = name, Counters()
+    def __init__(self, roster):
+        self.roster, self.ends, self.counters = roster, {}, Counters()
 
-    def request(self, sender, receiver, message, kind):
-        """Send `message`, bytes, from a syft worker to another's end; its reply, bytes or None."""
-        reply = receiver.crypto_store.semi2k[self.name].receive(message)
-        counters = self.counters
+    def send(self, sender, messages):
+        """Deliver (receiver, message) pairs from a party, and all that come of them, in order."""
+        queue = deque((sender, receiver, message) for receiver, message in messages)
+        while queue:
+            sender, receiver, message = queue.popleft()
+            answers = self.carry(sender, receiver, message)
+            queue.extend((receiver, other, answer) for other, answer in answers)
+
+    def carry(self, sender, receiver, message):
+        """Count one message and hand it over; what the receiver says to it."""
+        self._count(sender, receiver, len(message))
+        return self.ends[receiver].receive(sender, message)
+
+    def _count(self, sender, receiver, size):
+        roster, counters = self.roster, self.counters
+        kind = KINDS[roster.role(sender), roster.role(receiver)]
         counters.messages[kind] = counters.messages.get(kind, 0) + 1
         sent = counters.sent.setdefault(kind, {})
-        sent[sender.id] = sent.get(sender.id, 0) + len(message)
-        if reply is not None:
-            sent[receiver.id] = sent.get(receiver.id, 0) + len(reply)
-        return reply
+        sent[sender] = sent.get(sender, 0) + size
+        if kind == "opening" and receiver == roster.others(sender)[0]:
+            counters.opened += size
+            counters.rounds += sender == roster.workers[0]

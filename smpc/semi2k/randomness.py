@@ -1,16 +1,21 @@
 """The only source of randomness of `semi2k`: AES-CTR streams keyed by the operating system.
 
-AES-256 in counter mode (NIST SP 800-38A, section 6.5), from the `cryptography` package. A key makes
-one stream, from counter 0; no part of a stream is given out twice. No seed of torch, numpy or
-Python's `random` has any influence.
+AES-256 in counter mode (NIST SP 800-38A, section 6.5), under keys that HKDF-SHA256 (RFC 5869)
+derives, one for each purpose, both from the `cryptography` package. What is drawn has an address,
+(run, attempt), which is the high half of the counter; whoever holds the key draws the same at the
+same address, whatever was drawn before. No seed of torch, numpy or Python's `random` has any
+influence.
 """
 
 import os
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 KEY_BYTES = 32
+MOST_RUNS, MOST_ATTEMPTS = 2**48, 2**16  # which an address has room for
 _ZEROS = bytes(1 << 20)
 
 
@@ -20,22 +25,40 @@ def new_key():
 
 
 class Stream:
-    """A stream of uniform 64-bit words that whoever holds `key` can draw likewise.
+    """Uniform 64-bit words that whoever holds `key` can draw likewise, at an address.
 
+    Args:
+        key: 32 bytes.
+        purpose: a string; streams of one key and different purposes have nothing in common.
     Attributes:
-        position: how many words have been drawn.
+        last: the address that was drawn at last; none up to it serves again.
     """
 
-    def __init__(self, key):
-        self._encryptor = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
-        self.position = 0
+    def __init__(self, key, purpose):
+        derive = HKDF(SHA256(), KEY_BYTES, salt=None, info=purpose.encode()).derive
+        self._cipher, self._process = algorithms.AES(derive(key)), os.getpid()
+        self.last = (-1, 0)
 
-    def words(self, n):
-        """The next `n` words: uint64 (n,), each uniform on [0, 2^64)."""
+    def words(self, address, n):
+        """`n` words: uint64 (n,), each uniform on [0, 2^64).
+
+        Args:
+            address: (run, attempt), later than every address before.
+        Raises:
+            RuntimeError: something was drawn at this address or a later one; or by a process that
+                this one was forked from, and would be drawn there, too.
+        """
+        if os.getpid() != self._process:
+            raise RuntimeError("this stream belongs to the process that this one was forked from")
+        if address <= self.last:
+            raise RuntimeError(f"address {address} after {self.last}: what is drawn serves once")
+        self.last = address
+        run, attempt = address
+        counter = (run * MOST_ATTEMPTS + attempt) << 64
+        encryptor = Cipher(self._cipher, modes.CTR(counter.to_bytes(16, "big"))).encryptor()
         out = np.empty(n, dtype=np.uint64)
         view = out.view(np.uint8).data
         for start in range(0, len(view), len(_ZEROS)):
             block = view[start : start + len(_ZEROS)]
-            self._encryptor.update_into(_ZEROS[: len(block)], block)
-        self.position += n
+            encryptor.update_into(_ZEROS[: len(block)], block)
         return out

@@ -63,7 +63,8 @@ def _matmul_of_integers(pair):
 
 def _matmul_of_floats(pairs):
     (x, y), *_ = pairs
-    if len(pairs) > 1 and x.ndim == y.ndim == 2:  # [x a] @ [y; b] = x @ y + a @ b
+    # [x a] @ [y; b] = x @ y + a @ b, which pays where both fit into one chunk
+    if len(pairs) * x.shape[-1] <= _MOST_TERMS and x.ndim == y.ndim == 2:
         x = np.concatenate([x for x, _ in pairs], axis=1)
         y = np.concatenate([y for _, y in pairs])
         pairs = [(x, y)]
@@ -81,19 +82,21 @@ def _matmul_of_floats(pairs):
 
 def _matmul_chunk(x, y):
     # Karatsuba's trick gives the middle term x0 y1 + x1 y0 of one product more; what has weight
-    # 2^66 and above vanishes.
+    # 2^66 and above vanishes. No sum or difference here exceeds 2^53 either.
     x0, x1, x2 = _limbs(x)
     y0, y1, y2 = _limbs(y)
-    low, high = _ring(x0 @ y0), _ring(x1 @ y1)
-    both = _ring((x0 + x1) @ (y0 + y1))
-    outer = x0 @ y2
-    outer += x2 @ y0
-    both -= low
-    both -= high
-    both <<= _LIMB
-    high += _ring(outer)
+    low, high = x0 @ y0, x1 @ y1
+    x1 += x0
+    y1 += y0
+    middle = x1 @ y1
+    middle -= low
+    middle -= high
+    high += x0 @ y2
+    high += x2 @ y0
+    low, middle, high = map(_ring, (low, middle, high))
+    middle <<= _LIMB
     high <<= _TWO_LIMBS
-    low += both
+    low += middle
     low += high
     return low
 

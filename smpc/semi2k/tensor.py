@@ -1,65 +1,98 @@
-"""Binds `semi2k` to syft: `.share(..., protocol="semi2k")` and the tensors that come of it.
+"""Semi2kTensor: what syft's chain of tensors ends in under `protocol="semi2k"`.
 
-`install()` is called once, before the workers are made. What it changes in syft stands there, each
-change with its reason; the rest is a subclass of AdditiveSharingTensor.
+It takes integers, which FixedPrecisionTensor gives it, and makes nodes of the session's graph; it
+knows syft, and nothing of the parties but their session. What has to be changed in syft itself for
+it is in `smpc.syft_binding`.
 """
 
-import ctypes
-import functools
-import itertools
 import math
-import platform
+import operator
 from fractions import Fraction
+from typing import NamedTuple
 
 import numpy as np
 import syft
 import torch
-from syft.frameworks.torch.mpc.primitives import PrimitiveStorage
-from syft.frameworks.torch.tensors.interpreters import gradients
-from syft.generic import id_provider
 from syft.generic.abstract.tensor import AbstractTensor
-from syft.generic.frameworks.hook import hook_args
 from syft.generic.pointers.pointer_tensor import PointerTensor
 
-from smpc import compat
-from smpc.semi2k.rounds import Session
+from smpc.semi2k.session import MOST_WORKERS, Session
 
 AdditiveSharingTensor = syft.AdditiveSharingTensor
-FixedPrecisionTensor = syft.FixedPrecisionTensor
-GRADIENT_DIGITS = 6  # of fixed precision, that a backward pass keeps at least
 MIXED_PROTOCOLS = "semi2k tensors and tensors of another protocol cannot be mixed"
 
 
+class Parties(NamedTuple):
+    """syft's workers that share a tensor, its crypto provider, and their `Session`."""
+
+    workers: tuple
+    provider: object
+    session: Session
+
+    @classmethod
+    def of(cls, workers, provider):
+        """These parties; their session is made on first use.
+
+        Raises:
+            ValueError: there are not two to five different workers, or no third party to deal.
+        """
+        ids = [worker.id for worker in workers]
+        if not 2 <= len(set(ids)) == len(ids) <= MOST_WORKERS:
+            raise ValueError(
+                f"semi2k shares between two to {MOST_WORKERS} different workers, not {ids}"
+            )
+        if not isinstance(provider, syft.workers.abstract.AbstractWorker):
+            raise ValueError(f"semi2k needs a crypto_provider, a worker; got {provider!r}")
+        if provider.id in ids:
+            raise ValueError(
+                f"{provider.id} holds shares: the crypto_provider must be a third party"
+            )
+        if provider is syft.local_worker:
+            raise ValueError("the crypto_provider must be a party of its own, not the orchestrator")
+        known, name = syft.local_worker.crypto_store.semi2k, (*ids, provider.id)
+        parties = known.get(name)
+        if parties is None or (*parties.workers, parties.provider) != (*workers, provider):
+            # (workers made anew under the same names hold nothing of what the old ones do)
+            session = Session(syft.local_worker.id, ids, provider.id)
+            parties = known[name] = cls(tuple(workers), provider, session)
+        return parties
+
+
 class Semi2kTensor(AdditiveSharingTensor):
-    """Shares over Z_2^64 between two workers, computed with lazily.
+    """Shares over Z_2^64 among two to five workers, computed with lazily.
 
     An operation makes a node of the session's graph; the workers compute when a value is revealed.
-    Values are read as signed; a product is right as long as it stays within ±2^62, before the
-    division that fixed precision makes of it. Where a quotient is multiplied by a public number, or
-    a backward pass is made, a little less is left: see `Graph.LARGEST_NUMERATOR` and `Graph.guard`.
+    Values are read as signed. A product is right as long as it stays, before the division that
+    fixed precision makes of it, within what the compiler promises for its scale: see
+    `compiler.MAGNITUDE` and docs/protocol.md; one that is not divided, within ±2^63.
 
     Attributes:
-        session: the `Session` of its parties, and `node`, the value in it; both None until
-            `share_secret` has shared `child`.
+        parties: `Parties`, and `node`, the value in their session; both None until `share_secret`
+            has shared `child`.
     """
 
     _node = None  # also where __init__ raises
 
     def __init__(
         self, shares=None, owner=None, id=None, field=None, dtype=None, crypto_provider=None,
-        protocol="semi2k", session=None, node=None, **kwargs,
+        protocol="semi2k", parties=None, node=None, **kwargs,
     ):  # fmt: skip
         if shares is not None or field not in (None, 2**64) or dtype not in (None, "long", "int64"):
             raise ValueError("semi2k shares 64-bit integers: leave out field, dtype and shares")
         AbstractTensor.__init__(self, id=id, owner=owner, **kwargs)
         self.field, self.dtype, self.torch_dtype = 2**64, "long", torch.int64
         self.crypto_provider, self.protocol = crypto_provider, protocol
-        self._plain, self._node, self.session = None, None, session
+        self._plain, self._node, self.parties = None, None, parties
         if node is not None:
-            self.node = session.note(node)
+            self.node = self.session.note(node)
 
     def __del__(self):
         self.node = None
+
+    @property
+    def session(self):
+        """The `Session` of its parties."""
+        return self.parties.session
 
     @property
     def node(self):
@@ -88,7 +121,7 @@ class Semi2kTensor(AdditiveSharingTensor):
                 garbage_collect_data=False,
                 shape=self.shape,
             )
-            for worker in self.session.workers
+            for worker in self.parties.workers
         }
 
     @child.setter
@@ -102,23 +135,24 @@ class Semi2kTensor(AdditiveSharingTensor):
 
     @property
     def locations(self):
-        """The two workers."""
-        return list(self.session.workers)
+        """The workers."""
+        return list(self.parties.workers)
 
     def __str__(self):
         if self.node.pending:
-            self.session.compute([self.node])
+            self.session.want(self.node, factor=False)
+            self.session.compute()
         return super().__str__().replace(type(self).__name__, "AdditiveSharingTensor", 1)
 
     def share_secret(self, *owners):
-        """Share `child`, an integer tensor, between two workers.
+        """Share `child`, an integer tensor, among two to five workers.
 
         Raises:
-            ValueError: there are not two workers, or no third party as crypto provider.
+            ValueError: there are fewer or more, or no third party as crypto provider.
             OverflowError: see `refuse_overflow`.
         """
         refuse_overflow(self._plain)
-        self.session = Session.between(owners, self.crypto_provider)
+        self.parties = Parties.of(owners, self.crypto_provider)
         self.node = self.session.share(self._plain.long().numpy())
         self._plain = None
         return self
@@ -130,7 +164,7 @@ class Semi2kTensor(AdditiveSharingTensor):
     # ---- making tensors of nodes and nodes of operands
 
     def _of(self, node):
-        return Semi2kTensor(crypto_provider=self.crypto_provider, session=self.session, node=node)
+        return Semi2kTensor(crypto_provider=self.crypto_provider, parties=self.parties, node=node)
 
     def _assign(self, other):
         self.node = other.node
@@ -176,6 +210,8 @@ class Semi2kTensor(AdditiveSharingTensor):
 
     def mul(self, other):
         """self * other, element by element, broadcast. Not divided by any precision."""
+        if isinstance(other, int):
+            return self._of(self._graph.scaled(self.node, other))
         return self._of(self._graph.times("mul", self.node, self._operand(other)))
 
     def matmul(self, other):
@@ -202,15 +238,12 @@ class Semi2kTensor(AdditiveSharingTensor):
 
     def div(self, divisor):
         """self / divisor for a public integer, rounded to either neighbour with mean error 0."""
-        divisor = self._operand(divisor)
-        if divisor.op != "constant":
+        value = divisor if isinstance(divisor, int) else self._operand(divisor).number_in_all
+        if value is None:
             raise TypeError("semi2k divides by one public number")
-        (value,) = divisor.params
         if value == 0:
             raise ZeroDivisionError("division of a semi2k tensor by 0")
-        if abs(value) > self._graph.LARGEST_DIVISOR:
-            raise OverflowError("semi2k divides by numbers within ±2^62")
-        return self._of(self._graph.scaled(self.node, 1 / value))
+        return self._of(self._graph.scaled(self.node, Fraction(1) / value))
 
     def add_(self, other):
         """self += other."""
@@ -238,8 +271,6 @@ class Semi2kTensor(AdditiveSharingTensor):
 
     def refresh(self):
         """The same value in fresh shares."""
-        if self.node.op in ("constant", "public"):
-            return self._of(self.node)
         return self._of(self._graph.refreshed(self.node))
 
     def zero(self, shape=None):
@@ -354,10 +385,7 @@ class Semi2kTensor(AdditiveSharingTensor):
 
     def _above_zero(self):
         """1 where self > 0, else 0."""
-        node = self.node
-        if node.op in ("constant", "public"):
-            return self._of(self._graph.array(np.int64(self.session.reveal(node) > 0)))
-        return self._of(self._graph.node("above_zero", (node,), (), node.shape))
+        return self._of(self._graph.above_zero(self.node))
 
     def gt(self, other):
         """1 where self > other, else 0."""
@@ -446,11 +474,8 @@ class Semi2kTensor(AdditiveSharingTensor):
 def concatenate(tensors, dim=0):
     """semi2k tensors one after the other along `dim`."""
     first = tensors[0]
-    dim = dim % first.dim()
-    nodes = tuple(first._operand(tensor) for tensor in tensors)
-    shape = list(first.shape)
-    shape[dim] = sum(node.shape[dim] for node in nodes)
-    return first._of(first._graph.node("cat", nodes, (dim,), shape))
+    nodes = [first._operand(tensor) for tensor in tensors]
+    return first._of(first._graph.concatenated(nodes, dim % first.dim()))
 
 
 def _axes(dim, n):
@@ -472,15 +497,21 @@ def _index(index):
         TypeError: it is boolean, or a tensor or list of more than one dimension.
     """
     if isinstance(index, slice):
-        return ("slice", index.start, index.stop, index.step)
+        return ("slice", *map(_integer, (index.start, index.stop, index.step)))
     if index is Ellipsis:
         return "..."
-    if isinstance(index, torch.Tensor):
+    if isinstance(index, (torch.Tensor, np.ndarray)):
         index = index.tolist()
-    for i in index if isinstance(index, list) else [index]:
-        if i is not None and (isinstance(i, bool) or not isinstance(i, (int, np.integer))):
-            raise TypeError(f"semi2k is indexed by integers, slices and lists of them, not {i!r}")
-    return ("list", *index) if isinstance(index, list) else index
+    return ("list", *map(_integer, index)) if isinstance(index, list) else _integer(index)
+
+
+def _integer(index):
+    """None, or a number as Python's int: no other goes into a message."""
+    if index is None:
+        return None
+    if isinstance(index, (bool, np.bool_)) or not hasattr(index, "__index__"):
+        raise TypeError(f"semi2k is indexed by integers, slices and lists of them, not {index!r}")
+    return operator.index(index)
 
 
 def _described(other):
@@ -489,261 +520,8 @@ def _described(other):
     return f"a {type(other).__name__}"
 
 
-# ---- What is changed in syft ---------------------------------------------------------------------
-
-
-def install():
-    """Make `protocol="semi2k"` known to syft. Call it after `TorchHook` and before the workers are
-    made. Idempotent."""
-    if getattr(AdditiveSharingTensor, "_semi2k_installed", False):
-        return
-    AdditiveSharingTensor._semi2k_installed = True
-    PrimitiveStorage.register_component("semi2k", dict)  # a worker's ends, by session
-    syft.local_worker.crypto_store.semi2k = {}  # the orchestrator's; it was made before
-    hook_args.default_register_tensor(Semi2kTensor)
-    make_semi2k_tensors()
-    refuse_what_is_not_overridden()
-    refuse_other_protocols()
-    check_fixed_precision()
-    give_reshape_its_gradient()
-    guard_gradients()
-    finish_updates()
-    number_ids()
-    keep_freed_memory()
-
-
-def counters():
-    """A copy of the `Counters` of the only session there is, or None if there is none."""
-    sessions = list(syft.local_worker.crypto_store.semi2k.values())
-    return sessions[0].network.counters.copy() if len(sessions) == 1 else None
-
-
-def save_shares(chains, folder, about, keep):
-    """Have the workers write the shares of parameters to files of their own.
-
-    Args:
-        chains: parameters that are shared by `semi2k`, all between the same parties.
-        folder: a pathlib.Path; each worker has a folder of its own in it.
-        about: a dict that says which run and step this is.
-        keep: the step whose files are to stay beside the new ones, or None.
-    """
-    tensors = [_semi2k_tensor_in(chain) for chain in chains]
-    tensors[0].session.save([tensor.node for tensor in tensors], folder, about, keep)
-
-
-def load_shares(chains, folder, about):
-    """Give parameters the values whose shares the workers find in the files of `save_shares`.
-
-    Raises:
-        CheckpointError: a file is missing, damaged, or of another party, run, step or model.
-    """
-    tensors = [_semi2k_tensor_in(chain) for chain in chains]
-    nodes = tensors[0].session.load([tensor.node.shape for tensor in tensors], folder, about)
-    for tensor, node in zip(tensors, nodes, strict=True):
-        tensor.node = node
-
-
-def make_semi2k_tensors():
-    """`AdditiveSharingTensor(protocol="semi2k")` makes the subclass: `.share()` names the class."""
-
-    def new(cls, *args, protocol=None, **kwargs):
-        semi2k = cls is AdditiveSharingTensor and protocol == "semi2k"
-        return object.__new__(Semi2kTensor if semi2k else cls)
-
-    AdditiveSharingTensor.__new__ = new
-
-
-def refuse_what_is_not_overridden():
-    """What AdditiveSharingTensor inherits or is hooked with works on pointers, one message an
-    operation; on a semi2k tensor it raises."""
-
-    def refusal(name):
-        def method(self, *args, **kwargs):
-            raise NotImplementedError(f"semi2k has no {name}")
-
-        return method
-
-    own = set(AdditiveSharingTensor.__dict__) - {"__new__", "__init__", "__repr__", "__bool__"}
-    pass_through = {"copy", "get_class_attributes", "grad", "backward", "torch", "__module__"}
-    pass_through |= {"__doc__", "min_value", "max_value", "modulo", "_semi2k_installed"}
-    for name in own | set(compat.TENSOR_METHODS):
-        if name not in Semi2kTensor.__dict__ and name not in pass_through:
-            setattr(Semi2kTensor, name, refusal(name))
-
-
-def refuse_other_protocols():
-    """An operation of another protocol takes any AdditiveSharingTensor for its own."""
-
-    def refuse(tensor):
-        raise TypeError(MIXED_PROTOCOLS)
-
-    hook_args.register_forward_func({Semi2kTensor: refuse})
-    for name in ("mul", "matmul"):
-        native = getattr(AdditiveSharingTensor, name)
-
-        def method(self, other, native=native):
-            return refuse(other) if isinstance(other, Semi2kTensor) else native(self, other)
-
-        setattr(AdditiveSharingTensor, name, method)
-
-
-def check_fixed_precision():
-    """FixedPrecisionTensor adds and compares numbers of different precision, compares with an
-    integer as if it were already scaled, turns public @ secret into secret @ public, and makes None
-    of a number to the power 0. Where a semi2k tensor takes part the first is refused and the others
-    are right."""
-    comparisons = ("__gt__", "__ge__", "__lt__", "__le__", "eq", "__eq__")
-    products = ("matmul", "__matmul__", "mm")
-    for name in (
-        "add",
-        "__add__",
-        "__radd__",
-        "sub",
-        "__sub__",
-        "mul_and_div",
-        *products,
-        *comparisons,
-    ):
-        native = getattr(FixedPrecisionTensor, name)
-
-        @functools.wraps(native)
-        def method(self, other, *args, name=name, native=native, **kwargs):
-            children = self.child, getattr(other, "child", None)
-            if not any(isinstance(child, Semi2kTensor) for child in children):
-                return native(self, other, *args, **kwargs)
-            if isinstance(other, FixedPrecisionTensor):
-                refuse_mixture(self, other)
-                if name in products and not isinstance(self.child, AdditiveSharingTensor):
-                    product = FixedPrecisionTensor(owner=self.owner, **self.get_class_attributes())
-                    product.child = other.child.rmatmul(self.child)
-                    return product.truncate(self.precision_fractional)
-            elif name in comparisons:
-                other = round(other * self.base**self.precision_fractional)
-            return native(self, other, *args, **kwargs)
-
-        setattr(FixedPrecisionTensor, name, method)
-
-    native_pow = FixedPrecisionTensor.pow
-
-    def pow(self, power):
-        shared = isinstance(self.child, Semi2kTensor)
-        return self * 0 + 1 if shared and power == 0 else native_pow(self, power)
-
-    FixedPrecisionTensor.pow = FixedPrecisionTensor.__pow__ = pow
-
-
-def refuse_mixture(one, other):
-    """Raise where two fixed-precision tensors differ in precision or in protocol."""
-    if (one.base, one.precision_fractional) != (other.base, other.precision_fractional):
-        raise ValueError(
-            f"a precision of {one.precision_fractional} digits and one of "
-            f"{other.precision_fractional} cannot be mixed"
-        )
-    shared = [x.child for x in (one, other) if isinstance(x.child, AdditiveSharingTensor)]
-    if len({type(child) for child in shared}) > 1:
-        raise TypeError(MIXED_PROTOCOLS)
-
-
-def give_reshape_its_gradient():
-    """syft's ReshapeBackward never notes the tensor whose shape it goes back to."""
-
-    class ReshapeBackward(gradients.ReshapeBackward):
-        def __init__(self, self_, *dims):
-            super().__init__(self_, *dims)
-            self.self_ = self_
-
-    gradients.ReshapeBackward = ReshapeBackward
-
-
-def _semi2k_tensor_in(chain):
+def semi2k_tensor_in(chain):
     """The semi2k tensor at the end of a chain of syft's tensors, or None."""
     while hasattr(chain, "child") and not isinstance(chain, Semi2kTensor):
         chain = chain.child
     return chain if isinstance(chain, Semi2kTensor) else None
-
-
-def guard_gradients():
-    """Fixed precision rounds every gradient on the way back to its own unit, and gradients are
-    small: with 3 digits that, and not the noise of the batches, decides where an epoch ends. While
-    a backward pass is made, what is a factor or summed up keeps at least `GRADIENT_DIGITS`."""
-    native_backward = syft.AutogradTensor.backward
-
-    def backward(self, grad=None):
-        tensor = _semi2k_tensor_in(self)
-        if tensor is None:
-            return native_backward(self, grad)
-        number = self.child
-        graph = tensor.session.graph
-        graph.guard = number.base ** max(0, GRADIENT_DIGITS - number.precision_fractional)
-        try:
-            return native_backward(self, grad)
-        finally:
-            graph.guard = 1
-
-    syft.AutogradTensor.backward = backward
-
-
-def finish_updates():
-    """An update of the weights is computed with the loss that is revealed next, or else before the
-    next update, not with the first value that happens to depend on it. And most updates are smaller
-    than a unit of the weights: what rounding drops of one is added to the next."""
-    native_step = torch.optim.SGD.step
-
-    def shared(optimizer):
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                if (weights := _semi2k_tensor_in(parameter)) is not None:
-                    yield parameter, weights
-
-    def step(self, closure=None):
-        if last := [weights for _, weights in shared(self) if weights.node.pending]:
-            last[0].session.compute([weights.node for weights in last])
-        result = native_step(self, closure)
-        for parameter, weights in shared(self):
-            keep_remainder(weights, self.state[parameter])
-            weights.session.want(weights.node)
-        return result
-
-    torch.optim.SGD.step = step
-
-
-def keep_remainder(weights, state):
-    """Make w - x/d, just written, w - q with q = (x + r)/d rounded, r = what the last step dropped;
-    and note x + r - d q for the next. So all updates together are off by less than a unit."""
-    graph, node = weights._graph, weights.node
-    if node.op != "sub" or not node.pending or not (quotient := graph.quotient(node.inputs[1])):
-        return  # nothing is rounded
-    numerator, factor = quotient
-    d = factor.denominator
-    x = graph.scaled(numerator, factor.numerator)
-    if "remainder" in state:
-        remainder, its_d = state["remainder"]
-        x = graph.added("add", x, graph.scaled(remainder.node, Fraction(d, its_d)))
-    q = graph.scaled(x, Fraction(1, d))
-    times_d = graph.node("scaled", (q,), (Fraction(d),), q.shape)  # not simplified: x/d*d is not x
-    weights.node = graph.added("sub", node.inputs[0], q)
-    remainder = weights._of(graph.added("sub", x, times_d))
-    weights.session.want(remainder.node)
-    state["remainder"] = remainder, d
-
-
-def number_ids():
-    """syft draws ids at random, and remembers each so as to give it once: 16 MB for every epoch of
-    MNIST. Numbers from a random one on come once by themselves."""
-
-    class Forgotten(set):
-        def add(self, id):
-            """Do nothing."""
-
-    id_provider.create_random_id = itertools.count(id_provider.create_random_id()).__next__
-    syft.ID_PROVIDER.generated = Forgotten(syft.ID_PROVIDER.generated)
-
-
-def keep_freed_memory():
-    """Not a change in syft: have glibc reuse the memory of freed arrays, where by default it gives
-    back to the system, and takes anew page by page, what every round frees and needs again."""
-    if platform.libc_ver()[0] == "glibc":
-        mmap_threshold, trim_threshold = -3, -1  # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD, malloc.h
-        libc = ctypes.CDLL(None)
-        libc.mallopt(mmap_threshold, 1 << 28)
-        libc.mallopt(trim_threshold, 1 << 30)

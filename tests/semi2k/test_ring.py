@@ -18,7 +18,7 @@ def has_avx512(request):
 
 
 def uniform(*shape):
-    return Stream(new_key()).words(int(np.prod(shape))).reshape(shape)
+    return Stream(new_key(), "test").words((0, 0), int(np.prod(shape))).reshape(shape)
 
 
 @given(m=st.integers(0, 40), k=st.integers(0, 1200), n=st.integers(0, 40))

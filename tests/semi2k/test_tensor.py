@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tests.conftest import reveal
+from tests.semi2k.conftest import N_WORKERS, ends, recorded
 
 UNIT = 0.001  # of fixed precision with 3 digits
 
@@ -28,13 +29,14 @@ def pairs(shapes):
     )
 
 
-@pytest.fixture(scope="session")
-def shared(parties):
+@pytest.fixture(scope="module", params=N_WORKERS, ids="{} workers".format)
+def shared(request, parties):
     """shared(tensor) -> it in fixed precision, secret-shared, without gradients."""
+    group = parties.of(request.param)
 
     def shared(tensor, digits=3):
         return tensor.fix_precision(precision_fractional=digits).share(
-            *parties.workers, crypto_provider=parties.crypto_provider, protocol="semi2k"
+            *group.workers, crypto_provider=group.crypto_provider, protocol="semi2k"
         )
 
     return shared
@@ -226,11 +228,9 @@ def test_refresh_changes_the_shares_and_not_the_value(shared):
     before = encrypted.child.child
     after = before.refresh()
     str(after)  # has it computed
-    for worker in after.session.workers:
-        pointers = (tensor.child[worker.id] for tensor in (before, after))
-        one, other = (worker.object_store.get_obj(p.id_at_location) for p in pointers)
-        assert not (one == other).any()
     assert torch.equal(after.get(), torch.tensor([1500, -2000]))
+    for worker in ends(after.session)[0]:
+        assert not (worker.share(before.node.id) == worker.share(after.node.id)).any()
 
 
 @pytest.mark.parametrize("digits", [2, 5, 7])
@@ -238,6 +238,87 @@ def test_other_precisions(shared, digits):
     x, y = torch.tensor([1.5, -0.25]), torch.tensor([0.5, 2.0])
     product = reveal(shared(x, digits) * shared(y, digits))
     assert torch.allclose(product, x * y, rtol=1e-6, atol=10.0**-digits)
+
+
+PUBLIC = {
+    "integers": torch.tensor([[-1, -1], [2, 3]]),
+    "one negative": torch.tensor([[-5, -5], [-5, -5]]),
+    "zeros": torch.zeros(2, 2, dtype=torch.long),
+}
+VIEWS = {
+    "first": lambda x: x[0],
+    "column": lambda x: x[:, 1],
+    "element": lambda x: x[1, 0],
+    "backwards": lambda x: x[[1, 0]],
+    "reshaped": lambda x: x.reshape(4),
+    "viewed": lambda x: x.view(1, 4),
+    "transposed": lambda x: x.t(),
+    "expanded": lambda x: x.expand(3, 2, 2),
+    "squeezed": lambda x: x.unsqueeze(0).squeeze(0),
+    "summed": lambda x: x.sum(dim=0),
+    "doubled": lambda x: x + x,
+    "squared": lambda x: x * x,
+    "product": lambda x: x @ x,
+    "less": lambda x: 1 - x,
+    "divided": lambda x: (x * 6) / 3,
+    "above": lambda x: (x > 0) * 1,
+    "positive": lambda x: x.relu(),
+}
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_arrays_behind_a_secret_tensor(share_integers, name, view):
+    """Of any sign, and whatever becomes of them: nobody is asked for anything."""
+    public, operation = PUBLIC[name], VIEWS[view]
+    x = share_integers([[7, -8], [9, 1]]).child
+    y = operation(x * 0 + public)
+    with recorded(x.session.network) as messages:
+        assert torch.equal(y.get(), operation(public).long())
+    assert messages == []
+
+
+MIXTURES = {
+    "sum": lambda x, p: x + p,
+    "difference": lambda x, p: x - p,
+    "difference, public first": lambda x, p: x.__rsub__(p),
+    "product": lambda x, p: x * p,
+    "matrix product": lambda x, p: x @ p,
+    "matrix product, public first": lambda x, p: (x * 0 + p) @ x,
+    "greater": lambda x, p: (x > p) * 1,
+    "equal": lambda x, p: (x == p) * 1,
+    "part": lambda x, p: (x * 0 + p)[0] * x,
+    "cat": lambda x, p: torch.cat([x, x * 0 + p, x - p]),
+    "stack": lambda x, p: torch.stack([x * 0 + p, x], dim=1),
+    "half": lambda x, p: (x * p) / 2 * 2,
+    "fractions": lambda x, p: ((x * 0 + p) / 4 + x / 2) * 4,
+    "bits": lambda x, p: (x > 0) * p + (x > p) * x,
+    "max": lambda x, p: torch.stack([x * 0 + p, x]).max(dim=0),
+}
+
+
+@pytest.mark.parametrize("name", MIXTURES)
+@pytest.mark.parametrize("public", PUBLIC)
+def test_public_and_secret_values_together(share_integers, public, name):
+    operation, p = MIXTURES[name], PUBLIC[public]
+    x = torch.tensor([[6, -8], [10, -1]])
+    expected = operation(x, p)
+    expected = expected.values if name == "max" else expected
+    got = operation(share_integers(x).child, p).get()
+    assert got.shape == expected.shape
+    # what is divided by 2, or 4, is off by less than a unit, times what it is multiplied by
+    units = {"half": 1, "fractions": 3}.get(name, 0)
+    assert (got - expected).abs().max() <= units
+
+
+def test_public_numbers_of_fixed_precision(shared):
+    x, p = torch.tensor([[1.5, -2.0], [0.25, 3.0]]), torch.tensor([[-1.0, -0.5], [2.0, 0.125]])
+    secret, public = shared(x), p.fix_precision()
+    check(torch.cat([secret, shared(p)]) * 2, torch.cat([x, p]) * 2)
+    check((secret * 0 + public)[0], p[0])
+    check((secret * 0 + public).t() @ secret, p.t() @ x, 1)
+    check((secret + public) / 8, (x + p) / 8, 1)
+    check((secret * public).sum(), (x * p).sum(), 4)
 
 
 # By how many units the loss and a gradient can be off at the most: less than one for each division,
@@ -281,7 +362,8 @@ def test_gradients_keep_six_digits_on_the_way(share):
     check(x.grad, [[0.03125]], 1.1)
 
 
-def test_small_updates_add_up(parties, share):
+@pytest.mark.parametrize("exact", [False, True])
+def test_small_updates_add_up(parties, share, exact):
     """Fifty updates of 0.3 units are 15 units, whichever way each is rounded."""
     net = torch.nn.Linear(1000, 1, bias=False)
     torch.nn.init.zeros_(net.weight)
@@ -293,11 +375,25 @@ def test_small_updates_add_up(parties, share):
     )
     optimizer = torch.optim.SGD(net.parameters(), lr=0.02).fix_precision()
     data = share(torch.full((1, 1000), 0.015), "semi2k")
-    for _ in range(50):
-        optimizer.zero_grad()
-        net(data).sum().backward()
-        optimizer.step()
-    check(net.weight, torch.full((1, 1000), -0.015), 1)
+    one = share([[1.0]], "semi2k")  # so that the gradient is a product of two secrets
+    session = data.child.child.child.session
+    session.exact = exact
+    try:
+        for _ in range(50):
+            optimizer.zero_grad()
+            (net(data) * one).sum().backward()
+            optimizer.step()
+        check(net.weight, torch.full((1, 1000), -0.015), 1)
+    finally:
+        session.exact = False
+
+
+def test_integers_beside_fixed_precision_are_truncated_exactly(share, share_integers):
+    """What a number is belongs to each value, and so does what its truncation promises."""
+    reveal(share([1.5], "semi2k") * share([2.0], "semi2k"))
+    large = share_integers([2**60] * 4096)
+    assert large.child.node.one == 1
+    assert ((large / 4).copy().get() == 2**58).all()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,297 @@
+"""The orchestrator's end: what is to be computed, and who is asked for it.
+
+It holds the graph and the numbers of what the workers store, compiles what a value to reveal needs,
+has the provider deal and the workers run it, and receives shares of what is revealed, and nothing
+else. In the simulation it also makes the other parties' ends, and puts them on its network.
+"""
+
+import itertools
+import math
+import os
+import time
+import weakref
+from collections import OrderedDict
+
+import numpy as np
+
+from smpc.semi2k import wire
+from smpc.semi2k.compiler import compiled
+from smpc.semi2k.graph import Graph, ancestors, described
+from smpc.semi2k.network import Network
+from smpc.semi2k.owner import Owner
+from smpc.semi2k.program import MOVES
+from smpc.semi2k.provider import Provider
+from smpc.semi2k.wire import Refused, Roster, pack, words
+from smpc.semi2k.worker import Worker
+
+OWNERS = ("owners",)  # one end for all owners of data and model: the script, here, plays them all
+MOST_WORKERS = 5
+# Operations that nothing is opened or dealt for.
+LOCAL = {"add", "sub", "scaled", "sum", "cat", *MOVES}
+
+
+class Session:
+    """The orchestrator's side of two to five workers and a crypto provider.
+
+    Args:
+        orchestrator, workers, provider: ids of the parties.
+    Attributes:
+        roster: everybody's ids; `network`: the `Network` that all are on.
+        graph: the `Graph` of what has been computed and is to be.
+        exact: whether every truncation is exact, so that no run is ever made anew.
+    """
+
+    ROLE = wire.ORCHESTRATOR
+    # Pending nodes hold no memory at the workers, but running them all at once does: beyond this
+    # many elements they are computed without waiting for a value to be revealed.
+    MOST_PENDING = 1 << 23
+    # What nobody asks for, such as the gradient of the images, mostly dies with its step. What is
+    # left pending this often is computed, since it would hold on to more at every step.
+    PATIENCE = 3
+    MOST_PROGRAMS = 64  # that the ends know; the one not used for longest is forgotten
+    MOST_ATTEMPTS = 100  # a run needs a second one in 32 at most
+
+    def __init__(self, orchestrator, workers, provider):
+        self.roster = Roster(orchestrator, provider, tuple(workers), OWNERS)
+        self.network = Network(self.roster)
+        self.graph, self.exact = Graph(), False
+        self._numbers = itertools.count()
+        self._known, self._to_forget = OrderedDict(), []  # programs that all ends know
+        self._runs, self._counts = itertools.count(), []
+        self._plans = OrderedDict()
+        self._dead, self._wanted, self._pending = [], [], 0
+        self._replies, self._awaited = {}, {}
+        ends = [Worker(id, self.roster) for id in workers] + [Provider(provider, self.roster)]
+        ends += [self, *(Owner(id, self.roster) for id in OWNERS)]
+        ids = (*workers, provider, orchestrator, *OWNERS)
+        if len(set(ids)) < len(ids):
+            raise ValueError(f"the parties of semi2k have different names, not {', '.join(ids)}")
+        self.network.ends |= zip(ids, ends, strict=True)
+        self._make_keys()
+
+    def _make_keys(self):
+        self.network.send(self.roster.orchestrator, [(self.roster.provider, pack("keys"))])
+        self._process = os.getpid()
+
+    def _send(self, messages):
+        if os.getpid() != self._process:  # a fork: the parent goes on with the keys there were
+            self._make_keys()
+        self.network.send(self.roster.orchestrator, messages)
+
+    def receive(self, sender, message):
+        """Take a worker's answer; nothing is said to it."""
+        verb, fields = wire.read(message, self.roster.role(sender), self.ROLE)
+        about = self._awaited.get(verb)
+        if about is None or about.items() - fields.items() or sender in self._replies:
+            raise Refused(f"{sender} was not asked for this {verb}, or has answered already")
+        self._replies[sender] = verb, fields
+        return []
+
+    def _ask_workers(self, message, verbs, **about):
+        """Send all workers the same; their answers, in order: (verb, fields).
+
+        Args:
+            verbs: an answer is one of these; `about`: fields that it has.
+        """
+        self._replies, self._awaited = {}, dict.fromkeys(verbs, about)
+        try:
+            self._send([(worker, message) for worker in self.roster.workers])
+        finally:
+            self._awaited = {}
+        if missing := [worker for worker in self.roster.workers if worker not in self._replies]:
+            raise RuntimeError(f"no answer came from {', '.join(missing)}")
+        return [self._replies[worker] for worker in self.roster.workers]
+
+    # ---- sharing, keeping and forgetting
+
+    def share(self, values):
+        """Have the owners' end share an int64 array; the node of the shared value."""
+        id, (owner,) = next(self._numbers), OWNERS
+        self._send([])
+        try:
+            self.network.send(owner, self.network.ends[owner].share(id, values))
+        except BaseException:  # whoever has heard of the value forgets it
+            self._dead.append(id)
+            raise
+        return self.graph.stored(id, values.shape, "masked", self._dead.append)
+
+    def keep_shares_in(self, folder):
+        """Where each worker has its checkpoints: in a folder of its own in `folder`."""
+        for worker in self.roster.workers:
+            self.network.ends[worker].folder = folder / worker
+
+    def save(self, nodes, run_id, step, keep):
+        """Have each worker write its shares of `nodes` to its file; see `Worker._save`."""
+        for node in nodes:
+            self.want(node)
+        if self._wanted:
+            self.compute()
+        fields = {"ids": [node.id for node in nodes], "counts": self._counts, "keep": keep}
+        self._ask_workers(pack("save", run_id=run_id, step=step, **fields), ["done"], step=step)
+
+    def load(self, shapes, run_id, step):
+        """New nodes for the values, of these shapes, whose shares the workers find in their files.
+
+        Raises:
+            CheckpointError: see `Worker._load`.
+        """
+        ids = [next(self._numbers) for _ in shapes]
+        shapes = [tuple(shape) for shape in shapes]
+        message = pack("load", run_id=run_id, step=step, ids=ids, shapes=shapes)
+        try:
+            self._ask_workers(message, ["done"], step=step)
+        except BaseException:
+            self._dead += ids
+            raise
+        return [
+            self.graph.stored(id, shape, "share", self._dead.append)
+            for id, shape in zip(ids, shapes, strict=True)
+        ]
+
+    # ---- computing
+
+    def want(self, node, factor=True):
+        """Have `node` stored at the end of the next run: a parameter after its update.
+
+        Args:
+            factor: whether it is to be a factor, so that the workers need shares of its mask.
+        """
+        if node.pending:
+            self._wanted.append((weakref.ref(node), factor))
+
+    def note(self, node):
+        """Called for each new node that a tensor refers to; computes when too much is pending."""
+        self._pending += node.size if node.pending else 0
+        if self._pending > self.MOST_PENDING:
+            for pending in list(self.graph.pending.values()):
+                if pending.handles:
+                    self.want(pending, factor=False)
+            self.compute()
+        return node
+
+    def reveal(self, node):
+        """The value of `node`: int64, of its shape. The workers' shares of it come here."""
+        if node.public:
+            values, factor = node.values
+            return np.array([round(int(v) * factor) for v in values.flat], np.int64).reshape(
+                node.shape
+            )
+        return self.compute(node).view(np.int64)
+
+    def compute(self, reveal=None):
+        """Compute what is wanted, a node to reveal, and what comes with them at no cost.
+
+        Returns:
+            the revealed value, a uint64 array, or None if there is nothing to reveal.
+        Raises:
+            RuntimeError, Refused, or whatever a party's end raises: this run is over, nothing of
+            it counts, and the next can be asked for.
+        """
+        wanted = {node: factor for ref, factor in self._wanted if (node := ref()) and node.pending}
+        for node in self.graph.pending.values():
+            if node.waited >= self.PATIENCE:
+                wanted.setdefault(node, False)
+        order = ancestors(([] if reveal is None else [reveal]) + list(wanted))
+        order += self._free_of_charge(order)
+        kept = self._still_referred_to(order)
+        nodes, plan = self._plan(order, reveal, list(wanted.items()), kept)
+        outputs = [nodes[stored.node] for stored in plan.stored]
+        ids = [next(self._numbers) if node.pending else node.id for node in outputs]
+        inputs = [nodes[number].id for number in plan.inputs]
+        revealed = self._run(plan, inputs, ids, () if reveal is None else (reveal.shape,))
+        self._wanted, self._pending = [], 0
+        for node, stored, id in zip(outputs, plan.stored, ids, strict=True):
+            node.store(id, stored.form, stored.scale, self._dead.append)
+            self.graph.pending.pop(node.number, None)
+        for node in self.graph.pending.values():
+            node.waited += node.op not in MOVES
+        return revealed[0] if revealed else None
+
+    def _free_of_charge(self, order):
+        """The pending values in use that follow from `order` without another opening, such as the
+        gradient of the labels; left pending, they would pile up from epoch to epoch."""
+        known, free = set(order), []
+        pending = self.graph.pending.values()
+        candidates = [node for node in pending if node not in known and node.op in LOCAL]
+        while found := [
+            node
+            for node in candidates
+            if node not in known and all(not i.pending or i in known for i in node.inputs)
+        ]:
+            known.update(found)
+            free += found
+        return free
+
+    def _still_referred_to(self, order):
+        """The nodes of `order` that a tensor, or something that stays pending, refers to."""
+        known = set(order)
+        pending = [node for node in self.graph.pending.values() if node not in known]
+        needed = {input_ for node in pending for input_ in node.inputs}
+        return [node for node in order if node.handles or node in needed]
+
+    def _plan(self, *computation):
+        """The nodes of a computation, and its `Plan`: made, or the one that was made for another
+        of the same looks."""
+        nodes, looks = described(*computation)
+        where = looks, self.exact
+        if where not in self._plans:
+            self._plans[where] = compiled(nodes, *computation, self.exact)
+        self._plans.move_to_end(where)
+        while len(self._plans) > self.MOST_PROGRAMS:
+            self._plans.popitem(last=False)
+        return nodes, self._plans[where]
+
+    def _run(self, plan, inputs, outputs, shapes):
+        """Have the parties run a plan, in as many attempts as it takes; what is revealed, arrays of
+        these shapes."""
+        run, name = next(self._runs), plan.name
+        dead, forget = self._dead[:], self._to_forget[:]
+        if name not in self._known and name not in self._to_forget:
+            self._to_forget.append(name)  # should this fail, some may know it
+        for attempt in range(self.MOST_ATTEMPTS):
+            message = pack(
+                *("run",),
+                run=run,
+                attempt=attempt,
+                program=name,
+                key=None if name in self._known else plan.key,
+                inputs=inputs,
+                outputs=outputs,
+                counts=self._counts,
+                delete=dead,
+                forget=forget,
+            )
+            self.network.counters.anew += attempt > 0
+            # one value within its promise moves what the provider sees by this at the most
+            widest = max((zone for _, zone in plan.zones), default=-math.inf)
+            self.network.counters.told += 2.0 ** (widest - 63)
+            if (revealed := self._attempt(message, run, attempt, shapes)) is not None:
+                break
+        else:
+            raise RuntimeError(f"run {run} was made anew {attempt} times: this is no chance")
+        self.network.counters.runs += 1
+        del self._dead[: len(dead)]
+        self._to_forget = [other for other in self._to_forget if other not in (*forget, name)]
+        self._counts = [(run, attempt)]
+        self._know(name)
+        return revealed
+
+    def _attempt(self, message, run, attempt, shapes):
+        """What an attempt at a run reveals, or None if it was broken off."""
+        started = time.perf_counter()
+        self._send([(self.roster.provider, message)])
+        dealt = time.perf_counter()
+        replies = self._ask_workers(message, ("result", "anew"), run=run, attempt=attempt)
+        self.network.counters.seconds["dealing"] += dealt - started
+        self.network.counters.seconds["online"] += time.perf_counter() - dealt
+        if any(verb == "anew" for verb, _ in replies):
+            return None
+        shares = [wire.split(words(fields["revealed"]), shapes) for _, fields in replies]
+        return [sum(parts) for parts in zip(*shares, strict=True)]
+
+    def _know(self, name):
+        """All ends know this program now; they are to forget what has not been used for long."""
+        self._known[name] = None
+        self._known.move_to_end(name)
+        while len(self._known) > self.MOST_PROGRAMS:
+            self._to_forget.append(self._known.popitem(last=False)[0])

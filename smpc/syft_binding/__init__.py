@@ -1,0 +1,69 @@
+"""What is changed in syft for `semi2k`, one reason a room; `install()` makes all the changes.
+
+    protocols        `.share(..., protocol="semi2k")`; what semi2k has not, and what is not mixed
+    fixed_precision  sums, comparisons and products of FixedPrecisionTensors over semi2k tensors
+    gradients        backward passes that keep six digits
+    updates          SGD's updates of weights, of which nothing is lost
+    memory           ids and memory that do not grow with the number of steps
+
+Each module imports `smpc.semi2k.tensor` and syft, and none of them another of these.
+"""
+
+import syft
+from syft.frameworks.torch.mpc.primitives import PrimitiveStorage
+
+from smpc.semi2k.tensor import semi2k_tensor_in
+from smpc.syft_binding import fixed_precision, gradients, memory, protocols, updates
+
+
+def install():
+    """Make `protocol="semi2k"` known to syft. Call it after `TorchHook` and before the workers are
+    made. Idempotent."""
+    if getattr(syft.AdditiveSharingTensor, "_semi2k_installed", False):
+        return
+    syft.AdditiveSharingTensor._semi2k_installed = True
+    PrimitiveStorage.register_component("semi2k", dict)
+    syft.local_worker.crypto_store.semi2k = {}  # the sessions, by their parties
+    for room in (protocols, fixed_precision, gradients, updates, memory):
+        room.install()
+
+
+def counters():
+    """A copy of the `Counters` of the only session there is, or None if there is none."""
+    sessions = [parties.session for parties in syft.local_worker.crypto_store.semi2k.values()]
+    return sessions[0].network.counters.copy() if len(sessions) == 1 else None
+
+
+def truncate_exactly(chain):
+    """Have every truncation be exact from here on, among the parties that share this tensor."""
+    semi2k_tensor_in(chain).session.exact = True
+
+
+def save_shares(chains, folder, run_id, step, keep):
+    """Have the workers write the shares of parameters to files of their own.
+
+    Args:
+        chains: parameters that are shared by `semi2k`, all between the same parties.
+        folder: a pathlib.Path; each worker has a folder of its own in it.
+        run_id, step: which run and step this is.
+        keep: the step whose files are to stay beside the new ones, or None.
+    """
+    tensors = [semi2k_tensor_in(chain) for chain in chains]
+    session = tensors[0].session
+    session.keep_shares_in(folder)
+    session.save([tensor.node for tensor in tensors], run_id, step, keep)
+
+
+def load_shares(chains, folder, run_id, step):
+    """Give parameters the values whose shares the workers find in the files of `save_shares`.
+
+    Raises:
+        CheckpointError: a file is missing, damaged, or of another party, run, step or model.
+    """
+    tensors = [semi2k_tensor_in(chain) for chain in chains]
+    session = tensors[0].session
+    session.keep_shares_in(folder)
+    nodes = session.load([tensor.node.shape for tensor in tensors], run_id, step)
+    for tensor, node in zip(tensors, nodes, strict=True):
+        node.one = tensor.node.one
+        tensor.node = node
