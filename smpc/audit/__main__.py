@@ -21,7 +21,7 @@ try:
 except compat.UnsupportedVersion as unsupported:
     fail(unsupported, PROGRAM)
 
-from smpc.audit import attacks, chance, checks, report, simulator
+from smpc.audit import attacks, chance, checks, conduct, report, simulator
 from smpc.audit.transcript import PARTIES, Transcript, TranscriptError
 from smpc.files import prepare_folder, write_whole
 
@@ -81,7 +81,7 @@ def run_all(quick, folder):
     checks.examine(transcript, tests)
     checks.resampled(folder, tests)
     simulated = [] if quick else simulator.run_all()
-    found = checks.trespasses(transcript) + checks.revealed_beyond(transcript, 2)
+    found = conduct.found_in(transcript, most=2)
     found += [f"{name}: p = {p:.1e}" for name, p in tests.alarms()]
     found += [f"{r.protocol}: {r.party} tells it from ideal" for r in simulated if not r.passed]
     return rows, truth, failures + [f"semi2k: {line}" for line in found], tests, simulated
@@ -90,7 +90,7 @@ def run_all(quick, folder):
 def parse_arguments(argv):
     parser = Parser(__doc__.split("\n")[0], PROGRAM)
     parser.add_argument("--transcript", type=pathlib.Path, metavar="FILE", help="look at this run")
-    parser.add_argument("--party", help=f"whose view to print: {', '.join(PARTIES)}")
+    parser.add_argument("--party", help=f"whose view to print: {', '.join(PARTIES)}, ...")
     parser.add_argument("--out", default="results", help="folder for audit.json and audit.png")
     args = parser.parse_args(argv)
     if (args.transcript is None) != (args.party is None):

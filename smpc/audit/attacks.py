@@ -11,7 +11,7 @@ from collections import deque
 
 import numpy as np
 
-from smpc.audit.openings import openings
+from smpc.audit.openings import TRUNCATIONS, follow, openings
 from smpc.audit.transcript import ORCHESTRATOR
 
 PRODUCTS = ("mul", "matmul")
@@ -31,7 +31,9 @@ def relu_inputs(view):
     if view.protocol == "fss":
         opened = view.arrays("opened", name="syft.frameworks.torch.mpc.fss.evaluate")
         return -_first(view, opened), 1
-    return next(-o.value.ravel() for o in openings(view) if o.op == "above_zero"), 1
+    # its comparison has nothing opened but bits: the value is what its truncation opened
+    first = next(o for o in openings(view) if o.op in TRUNCATIONS)
+    return first.masked.ravel(), first.params[1]
 
 
 def _first(view, entries):
@@ -58,13 +60,15 @@ def signs(view):
 def product_inputs(view):
     """The orchestrator's attack: the inputs of products, opened under masks, unmasked.
 
-    Under syft's protocols the view holds every triple; under semi2k, what `Opening.mask` says.
+    Under syft's protocols the view holds every triple. Under semi2k a worker's holds a share of
+    each mask, and the orchestrator's, no masked value; so there the attack is a worker's, too.
 
     Returns:
         a list of (operation or None, uint64 array), in the order of the products.
     """
     if view.protocol == "semi2k":
-        return [(None, o.value + o.mask) for o in openings(view) if o.op == "mask"]
+        follower = follow(view)
+        return [(None, x.delta + x.a) for x in follower.factors] if follower else []
     dealt, unmasked = {}, []
     for entry, arrays in view.messages_with_arrays(sender=ORCHESTRATOR):
         name, op = entry.name, entry.fields[1] if len(entry.fields) > 1 else None
@@ -117,9 +121,10 @@ def seeded_draws(view, drawn):
 def images_by_seed(view, drawn, n_items):
     """A worker's attack, who knows the seed: the training images. uint64 (n_items, 784).
 
-    One worker's share of the images is the mask itself, which the generator drew; the other's is
-    the images less that. Who holds the mask turns to the product that opens the images: of the
-    triple, too, its shares are masks that the generator drew, right after the triple itself.
+    One worker's share of the images is the mask itself, which the generator drew; the other's, and
+    under semi2k what every worker has, is the images less that. Who holds the mask turns to the
+    product that opens the images: of the triple, too, its shares are masks that the generator drew,
+    right after the triple itself.
     """
     n = n_items * 784
     values = drawn - np.uint64(2**63)  # random_(-2^63, 2^63 - 1) and randint of the same bounds

@@ -6,6 +6,11 @@ upper bound of it, under that hypothesis. `Tests` collects them: an audit raises
 below LEVEL divided by their number (Bonferroni). With the simulators' tests, which have a LEVEL of
 their own, that is at most once in a million audits for nothing.
 
+In a run that counts, what a truncation opens is uniform on [2^zone, 2^64), not on all of the ring.
+`uniform` conditions on that; the probability of differences is bounded for it. Where bits are
+compared it is left out: one is set with a probability of 1/2 to within 2^-24, which of as many
+elements as there are is less than can be told.
+
 Bits and differences mod 2^64 are compared, never ring values as floats: those would forget the low
 bits, and let the few large values speak for all.
 """
@@ -13,9 +18,12 @@ bits, and let the few large values speak for all.
 import numpy as np
 from scipy.stats import binom
 
+from smpc.semi2k.compiler import ZONE
+
 LEVEL = 1e-6 / 2
 NEAR = 2**26  # two opened values nearer than this differ by what was hidden, not by their masks
 AT_ONCE = 2**6  # what is near for any two of all values, of which there are many more pairs
+MOST_LIKELY = 1 / (2**64 - 2**ZONE)  # of any one word that was opened
 FEW = 32  # words: of fewer, nothing could be told at this level
 
 
@@ -63,28 +71,36 @@ def bits_agree(guess, truth):
     return two_sided(guess.size - ones(guess.ravel() ^ truth.ravel()), guess.size)
 
 
-def uniform(words):
+def uniform(words, zone=None):
     """For each of 64 bits, of the 63 sums of neighbouring bits, and of 16 parts of the ring, P(so
-    many, or so few, words have it set, or fall in it): of words that should be uniform. (143,)"""
+    many, or so few, words have it set, or fall in it): of words that should be uniform on the ring,
+    or on [2^zone, 2^64), for a zone of at most 60. (143,)"""
     words = words.ravel()
     parts = np.bincount((words >> np.uint64(60)).astype(int), minlength=16)
     bits = np.concatenate([ones(words), ones(words ^ (words >> np.uint64(1)))[:63]])
+    # of what is left out, the bits from `zone` on are 0; all others are fair in it, too
+    left_out = 0.0 if zone is None else 2.0 ** (zone - 64)
+    fair = np.arange(64) < (64 if zone is None else zone)
+    fair = np.where(fair, 0.5, 0.5 / (1 - left_out))
+    in_part = np.full(16, 1 / 16)
+    in_part[0] -= left_out
     n = words.size
-    return np.concatenate([two_sided(bits, n), two_sided(parts, n, 1 / 16)])
+    bits = two_sided(bits, n, np.concatenate([fair, fair[:63]]))
+    return np.concatenate([bits, two_sided(parts, n, in_part / (1 - left_out))])
 
 
 def near(differences, within=NEAR):
     """P(so many differences mod 2^64 of magnitude `within` or less), of uniform ones. Those of
     neighbours in an array of uniform words are, and independent."""
     hits = int((differences + np.uint64(within) <= np.uint64(2 * within)).sum())
-    return float(binom.sf(hits - 1, differences.size, (2 * within + 1) / 2**64))
+    return float(binom.sf(hits - 1, differences.size, (2 * within + 1) * MOST_LIKELY))
 
 
 def any_two_near(words, within=AT_ONCE):
     """Bound of P(so many of all pairs of these words differ by `within` or less)."""
     gaps = np.diff(np.sort(words.ravel()))
     hits = int((gaps <= np.uint64(within)).sum())  # of neighbours: there may be more, not fewer
-    return of_pairs(hits, words.size**2 / 2 * (2 * within + 1) / 2**64)
+    return of_pairs(hits, words.size**2 / 2 * (2 * within + 1) * MOST_LIKELY)
 
 
 def of_pairs(hits, expected):

@@ -1,39 +1,62 @@
-"""Which instruction asked for each value that a view of semi2k's holds opened.
+"""What a view of semi2k's holds: which instruction asked for each value that was opened, and more.
 
-A view holds programs, and what was opened round by round as one array. Running a worker's own code
-on the view tells them apart: `Follower` is such a worker, which takes zeros for the shares and the
-randomness that the view does not hold.
+A worker's view holds its key, programs, and what the others said, round by round as one array.
+Running the worker's own end on the view tells the values apart: `Follower` is such an end, which
+has nothing but the view to go by. The orchestrator's view, and the crypto provider's, hold nothing
+that was opened. `Dealer` is the provider's end, run on its view, and knows the masks.
 """
 
+import functools
 from typing import NamedTuple
+from unittest import mock
 
 import numpy as np
 
-from smpc.audit.transcript import WORKERS
-from smpc.semi2k.arithmetic import Bits, offset
-from smpc.semi2k.parties import Worker, pack, split, take, words
+from smpc.audit.transcript import ORCHESTRATOR, OWNERS, PROVIDER
+from smpc.semi2k import comparison, provider
+from smpc.semi2k.arithmetic import offset
+from smpc.semi2k.provider import Provider
+from smpc.semi2k.run import Run
+from smpc.semi2k.wire import Roster, pack
+from smpc.semi2k.worker import Worker
+
+TRUNCATIONS = ("truncate", "truncate_exactly")
 
 
 class Opening(NamedTuple):
-    """A value that was opened.
+    """A value that was opened to the workers; or one that an owner shared under a mask.
 
     Attributes:
-        run, number: of the program's run, and of the instruction in it.
-        op, params: of the instruction.
+        address: (run, attempt); of what an owner shared None.
+        number: of the instruction in the run's program; of what an owner shared its id.
+        op, params: of the instruction; "input" and () of what an owner shared.
         step: how many values the instruction had had opened before.
-        bits: whether `value` is of XORed bits, 64 to a word, rather than of sums.
         value: uint64, of the shape that was asked for.
-        mask: of a "mask", what the view knows of it: the sum of the shares of it that it holds.
+        mask: the view's share of its mask.
+        counts: whether the attempt was carried through, and not broken off to be made anew.
     """
 
-    run: int
+    address: tuple | None
     number: int
     op: str
     params: tuple
     step: int
-    bits: bool
     value: np.ndarray
-    mask: np.ndarray | int
+    mask: np.ndarray
+    counts: bool = True
+
+    @property
+    def bits(self):
+        """Whether `value` is of XORed bits, 64 to a word, rather than of sums."""
+        return self.op == "above_zero"
+
+    @property
+    def offset(self):
+        """What was added to the secret, besides its mask."""
+        if self.op == "truncate":
+            _, d, zone, _ = self.params
+            return offset(d, zone)
+        return offset(self.params[1], 63) if self.op == "truncate_exactly" else 0
 
     @property
     def masked(self):
@@ -42,115 +65,150 @@ class Opening(NamedTuple):
         Two of these that share a mask, be it of one instruction's or of two, differ by the sum or
         the difference of two secrets.
         """
-        if self.op == "mask":  # x - a
-            return -self.value
-        if self.op == "truncate":  # x + O + r
-            return self.value - np.uint64(offset(self.params[1]))
-        return self.value  # above_zero: r - x
+        if self.op in TRUNCATIONS:  # x + O + r
+            return self.value - np.uint64(self.offset)
+        return self.value if self.bits else -self.value  # x - a
 
 
-class Store:
-    """What `Worker` needs of a syft worker: the shares that it stores, by id."""
+class _NotedRun(Run):
+    """A run that tells a `Follower` what is opened in it, and what is multiplied."""
 
-    def __init__(self):
-        self.object_store, self.objects = self, {}
-        self.get_obj = self.objects.__getitem__
+    def __init__(self, follower, *arguments):
+        self.follower, self.steps = follower, {}
+        super().__init__(*arguments)
 
-    def register_obj(self, value, obj_id):
-        """Keep a share."""
-        self.objects[obj_id] = value
+    def resume(self, opened_words, opened_bits):
+        """See `run.Run`."""
+        for number, _, value in self.given(opened_words, opened_bits):
+            op, _, _, params = self.program.instructions[number]
+            step = self.steps[number] = self.steps.get(number, -1) + 1
+            mask = self.deals[number][_mask_of(op, params, step)]
+            self.follower.note(number, op, params, step, value, mask)
+        super().resume(opened_words, opened_bits)
 
-    def rm_obj(self, obj_id):
-        """Forget it."""
-        self.objects.pop(obj_id, None)
+    def _start(self, op, arguments, params, deal):
+        if op == "product":
+            self.follower.factors += arguments
+        return super()._start(op, arguments, params, deal)
 
 
-def given(run, words_, bits):
-    """Which of a round's opened words and bits, bytes, each instruction that waits is given.
-
-    Yields:
-        the instruction's number in `run`, what it asked for, and what is opened, a uint64 array or
-        `Bits` of one.
-    """
-    asked = run.asks()
-    opened = [iter(split(words(w), a)) for w, a in zip((words_, bits), asked, strict=True)]
-    for number, _, ask in run.waiting:
-        boolean = isinstance(ask, Bits)
-        value = next(opened[boolean])
-        yield number, ask, Bits(value) if boolean else value
+def _mask_of(op, params, step):
+    """The dealt field that masks what an instruction has opened at this step."""
+    if op != "above_zero":
+        return "s"
+    return f"masks{step}" if step < len(comparison.fan_ins(params[1])) else "rho_bits"
 
 
 class Follower(Worker):
-    """A worker's end that is fed what a view holds.
+    """A worker's end that receives what the view of that worker holds.
 
     Attributes:
-        openings: a list of `Opening`, as they came; `replies`: its answers to what it was fed.
+        openings: a list of `Opening`, as they came.
+        factors: of each product, in order, the two factors, `Masked`.
+        answers: what the end says: a list of (receiver, message).
+        held: address of an attempt -> what the worker stored when it began, by number;
+            `programs_of`: likewise, its program.
     """
 
-    def __init__(self, party):
-        super().__init__(Store())
-        self.party, self.openings, self.replies, self.steps = party, [], [], {}
+    def __init__(self, view):
+        super().__init__(view.party, _roster(view))
+        self.openings, self.factors, self.answers = [], [], []
+        self.held, self.programs_of = {}, {}
+        self._kept = iter([view.value(entry) for entry in view.arrays("kept")])
+        self._carried_through = set()
+        self.RUN = functools.partial(_NotedRun, self)
+        for entry, fields in view.messages(receiver=view.party):
+            self.answers += self.receive(entry.sender, pack(**fields))
+        self.openings = [
+            opening._replace(counts=opening.address in {None, *self._carried_through})
+            for opening in self.openings
+        ]
 
-    def feed(self, fields):
-        """Receive a message, given as its fields; one that gives a share away is a shape to it."""
-        if fields["do"] == "store" and not isinstance(fields["share"], bytes):
-            fields["share"] = np.zeros(fields["shape"], dtype=np.uint64).tobytes()
-        self.replies.append(self.receive(pack(**fields)))
+    def note(self, *opened):
+        """Add an `Opening` of the run at hand."""
+        self.openings.append(Opening(self._latest, *opened))
 
-    def do_save(self, **fields):
-        """Nothing: the shares that a checkpoint keeps are the worker's own."""
+    def _input(self, sender, share, id, shape, delta):
+        out = super()._input(sender, share, id, shape, delta)
+        self._note_input(id)
+        return out
 
-    def do_load(self, ids, folder, about, shapes):
-        """What a worker reads from its own file is in no transcript."""
+    def _deal_input(self, sender, owner, share, corrections):
+        before = set(self.values)
+        out = super()._deal_input(sender, owner, share, corrections)
+        for id in self.values.keys() - before:
+            self._note_input(id)
+        return out
+
+    def _note_input(self, id):
+        if id in self.values:  # the last worker's has come whole
+            delta, mask, _ = self.values[id]
+            self.openings.append(Opening(None, id, "input", (), 0, delta, mask))
+
+    def _run(self, sender, run, attempt, program, **fields):
+        out = super()._run(sender, run=run, attempt=attempt, program=program, **fields)
+        self.held[run, attempt] = dict(self.values)
+        self.programs_of[run, attempt] = self.programs[program]
+        return out
+
+    def _finish(self):
+        self._carried_through.add(self._latest)
+        return super()._finish()
+
+    def _save(self, sender, run_id, step, **_):
+        """Nothing: following a worker writes no files."""
+        return [(sender, pack("done", step=step))]
+
+    def _load(self, sender, run_id, step, ids, shapes):
+        """What the worker has read from its file is in its view."""
+        kept, start = next(self._kept), 0
         for id, shape in zip(ids, shapes, strict=True):
-            self._store(id, np.zeros(shape, dtype=np.uint64))
-
-    def do_open(self, words_, bits):
-        """Note what each instruction that waits is given, then go on."""
-        for number, _, value in given(self.run, words_, bits):
-            self._note(number, value)
-        return super().do_open(words_, bits)
-
-    def _note(self, number, value):
-        op, _, _, params = self.run.program.instructions[number]
-        step = self.steps[self.serial, number] = self.steps.get((self.serial, number), -1) + 1
-        mask = self.run.deals[number]["a"] if op == "mask" else 0
-        bits = isinstance(value, Bits)
-        value = value.words if bits else value
-        self.openings.append(Opening(self.serial, number, op, params, step, bits, value, mask))
-
-    def _take(self, serial, program):
-        drawn = program.words - (program.corrections if self.party else 0)
-        corrections = np.zeros(program.corrections, np.uint64) if self.party else None
-        if self.stream is not None:
-            if not self.party or serial in self.dealt:
-                return super()._take(serial, program)
-            return take(program, self.stream.words(drawn), corrections)
-        return take(program, np.zeros(drawn, np.uint64), corrections)
+            size = int(np.prod(shape, dtype=np.int64))
+            self.values[id] = kept[start : start + size].reshape(shape)
+            start += size
+        return [(sender, pack("done", step=step))]
 
 
+class Dealer(Provider):
+    """The crypto provider's end, which receives what its view holds.
+
+    Attributes:
+        answers: what the end says: a list of (receiver, message).
+        held: address of an attempt -> the masks that it knew when that began, by number.
+        known: address of an attempt -> what it knows of each register.
+    """
+
+    def __init__(self, view):
+        super().__init__(view.party, _roster(view))
+        self.answers, self.held, self.known = [], {}, {}
+        sent = (fields for _, fields in view.messages(sender=view.party))
+        with keys(fields["key"] for fields in sent if fields["do"] == "key"):
+            for entry, fields in view.messages(receiver=view.party):
+                self.answers += self.receive(entry.sender, pack(**fields))
+
+    def _deal(self, program, inputs):
+        self.held[self._latest] = dict(self.masks)
+        known, corrections = super()._deal(program, inputs)
+        self.known[self._latest] = known
+        return known, corrections
+
+
+def _roster(view):
+    return Roster(ORCHESTRATOR, PROVIDER, view.workers, (OWNERS,))
+
+
+def keys(held):
+    """A context in which a provider's keys, in the order of its roster, are these."""
+    return mock.patch.object(provider, "new_key", iter(held).__next__)
+
+
+@functools.lru_cache(maxsize=8)
 def follow(view):
-    """A `Follower` for each worker whose messages the view holds, at the end of the run."""
-    followers = []
-    for party, worker in enumerate(WORKERS):
-        messages = list(view.messages(receiver=worker))
-        if any(fields["do"] == "run" for fields in messages):
-            follower = Follower(party)
-            if not any(fields["do"] == "store" for fields in messages):
-                for entry in view.sharing:
-                    if (entry.name, entry.receiver) == ("store", worker):
-                        follower.feed(dict(entry.fields))
-            for fields in messages:
-                follower.feed(fields)
-            followers.append(follower)
-    return followers
+    """The `Follower` of the worker whose view it is; None if it is no worker's."""
+    return Follower(view) if view.party in view.workers else None
 
 
 def openings(view):
-    """Every value that the view holds opened, with what it knows of the mask, as `Opening`s."""
-    followed = [follower.openings for follower in follow(view)]
-    with np.errstate(over="ignore"):
-        return [
-            same[0]._replace(mask=sum(opening.mask for opening in same))
-            for same in zip(*followed, strict=True)
-        ]
+    """Every value that the view holds opened, with the view's share of its mask, as `Opening`s."""
+    follower = follow(view)
+    return follower.openings if follower else []

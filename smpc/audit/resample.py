@@ -1,69 +1,61 @@
-"""A worker's view under one secret against its view under another, all that it holds kept the same.
+"""Workers' views under one secret against their views under another, all that they hold the same.
 
-Security says that the two are alike: given a worker's own inputs and randomness, what it receives
-is distributed the same whatever the other inputs are. Here a worker's shares and its key are held,
-everything else is drawn anew, and a small computation with every kind of opening runs once for each
-of two secrets.
+Security says that the two are alike: given what some workers hold, inputs and randomness, what they
+receive is distributed the same whatever the other inputs are. Here the keys of one worker or of
+several are held, everything else is drawn anew, and a small computation with every kind of opening
+and of message runs once for each of two secrets.
 """
 
 import contextlib
-import itertools
 import random
-from types import SimpleNamespace
+from fractions import Fraction
 
 import numpy as np
 import syft
 import torch
-from syft.generic import id_provider
 
-from smpc.audit.openings import Store
-from smpc.audit.transcript import PROVIDER, WORKERS, Recorder
-from smpc.semi2k.parties import pack, raw
-from smpc.semi2k.randomness import Stream, new_key
-from smpc.semi2k.rounds import Session
-from smpc.semi2k.tensor import Semi2kTensor, install
+from smpc.audit import openings
+from smpc.audit.transcript import ORCHESTRATOR, PROVIDER, Recorder
+from smpc.semi2k.randomness import new_key
+from smpc.semi2k.session import OWNERS, Session
 
 SIZE = 48  # of the square matrices that are computed with
 UNIT = 1000  # of fixed precision
+STEP = {"run_id": "held", "step": 1}  # of the checkpoint
 
 
-def record(path, party, key, shares, secrets):
-    """Record a run in which worker `party`, 0 or 1, has this key and these shares.
+def record(path, workers, held, secrets):
+    """Record a run in which these workers have these keys, and no attempt is broken off.
+
+    (What has one broken off is uniform, whatever the secrets are, and so tells the workers nothing;
+    but two runs can be compared message by message only if both have as many.)
 
     Args:
         path: of the transcript.
-        key: of the stream that the worker shares with the provider.
-        shares: its shares of the secrets, a list of uint64 matrices; `secrets`: likewise.
+        workers: ids of all; `held`: id -> key, that the worker shares with the provider.
+        secrets: a list of two uint64 matrices.
     """
-    if not hasattr(torch, "torch_hooked"):
+    if not hasattr(torch, "torch_hooked"):  # which the recorder stands at, too
         syft.TorchHook(torch)
-    install()
-    recorder = Recorder(path, {"protocol": "semi2k"})
-    with _alike():
-        recorder.start()
-        try:
-            session = _session(party, key)
-            x, w = (
-                _share(session, f"held {number}", party, *pair)
-                for number, pair in enumerate(zip(shares, secrets, strict=True))
-            )
-            recorder.inputs_are_shared()
-            y = x.matmul(w).div(UNIT).relu().mul(x).div(UNIT)
-            session.compute([y.node])
-        finally:
-            recorder.stop()
+    anew = True
+    while anew:
+        recorder = Recorder(path, {"protocol": "semi2k"})
+        with seeded_alike():
+            recorder.start()
+            try:
+                anew = _compute(path.parent, workers, held, secrets)
+            finally:
+                recorder.stop()
     recorder.save()
 
 
 @contextlib.contextmanager
-def _alike():
-    """Seed all that has a seed, and number syft's ids from 0: in every run alike, so that no mask
-    may come of it. Afterwards all goes on from where it was."""
+def seeded_alike():
+    """Seed all that has a seed: in every run alike, so that no mask may come of it. Afterwards all
+    goes on from where it was."""
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    create_id = id_provider.create_random_id
     for seed in (random.seed, np.random.seed, torch.manual_seed):
         seed(1)
-    id_provider.create_random_id = itertools.count().__next__
     try:
         yield
     finally:
@@ -71,41 +63,41 @@ def _alike():
             (random.setstate, np.random.set_state, torch.set_rng_state), states, strict=True
         ):
             restore(state)
-        id_provider.create_random_id = create_id
 
 
-def _session(party, key):
-    """A session of its own, in which the provider deals with this key to this worker."""
-    worker1, worker2, provider = (
-        SimpleNamespace(id=id, object_store=Store(), crypto_store=SimpleNamespace(semi2k={}))
-        for id in (*WORKERS, PROVIDER)
-    )
-    session = Session("held", (worker1, worker2), provider)
-    keys = [new_key(), new_key()]
-    keys[party] = key
-    provider.crypto_store.semi2k["held"].streams = [Stream(key) for key in keys]
-    for number, worker in enumerate(session.workers):
-        message = pack(do="key", party=number, key=keys[number])
-        session.network.request(provider, worker, message, "sharing")
-    return session
+def _compute(folder, workers, held, secrets):
+    """Run the computation; how many attempts were broken off."""
+    keys = [held.get(worker) or new_key() for worker in (*workers, *OWNERS)]
+    with openings.keys(keys):
+        session = Session(ORCHESTRATOR, workers, PROVIDER)
+    session.keep_shares_in(folder)
+    graph = session.graph
+    graph.one = UNIT
 
+    def divided(x):
+        return graph.scaled(x, Fraction(1, UNIT))
 
-def _share(session, id, party, share, secret):
-    """A shared tensor of which worker `party` has this share."""
-    for number, worker in enumerate(session.workers):
-        mine = share if number == party else secret - share
-        message = pack(do="store", id=id, shape=mine.shape, share=raw([mine]))
-        session.network.request(syft.local_worker, worker, message, "sharing")
-    node = session.graph.stored(id, secret.shape, lambda id: None)
-    return Semi2kTensor(session=session, node=node, crypto_provider=session.provider)
+    x, w = (session.share(secret.view(np.int64)) for secret in secrets)
+    y = divided(graph.times("matmul", x, w))
+    relu = graph.times("mul", graph.above_zero(y), y)
+    z = divided(graph.times("mul", relu, x))
+    session.want(z)
+    session.compute()
+    session.save([z], keep=None, **STEP)
+    (again,) = session.load([z.shape], **STEP)
+    session.exact = True
+    product = divided(graph.times("mul", again, z))
+    session.want(product)
+    session.compute()
+    session.reveal(graph.summed(w, (0, 1), False))  # which is the same under both secrets
+    return session.network.counters.anew
 
 
 def draw(rng):
-    """Two secrets to tell apart, (SIZE, SIZE) each, and what one worker holds of them."""
+    """Two pairs of secrets to tell apart, (SIZE, SIZE) each; their second is the same."""
 
     def matrix():
         return rng.integers(-4 * UNIT, 4 * UNIT, (SIZE, SIZE)).view(np.uint64)
 
     weights = matrix()
-    shares = [Stream(new_key()).words(SIZE * SIZE).reshape(SIZE, SIZE) for _ in range(2)]
-    return [(matrix(), weights), (matrix(), weights)], shares
+    return [(matrix(), weights), (matrix(), weights)]

@@ -1,23 +1,26 @@
 """What every party of a run receives, sends and draws: recorded on the way, read back from disk.
 
-Three doors lead to or from a party: `Network.request` (semi2k's messages, the dealer's among them),
-`VirtualWorker._send_msg` (syft's own) and the sources of randomness. While a `Recorder` runs, it
-stands in all of them, so that a protocol need not declare what it says, and cannot forget to. (A
-key from the operating system is seen where it is sent, and what it makes where it is drawn.)
+Four doors lead to or from a party: `Network.carry` (semi2k's messages), `VirtualWorker._send_msg`
+(syft's own), the sources of randomness, and the files in which a worker keeps its shares. While a
+`Recorder` runs, it stands in all of them, so that a protocol need not declare what it says, and
+cannot forget to. (A key from the operating system is seen where it is sent, and what it makes where
+it is drawn.)
 
 On disk: FILE, JSON Lines, and FILE.npz. The first line is the header; then one line an entry, in
 the order of events. An entry is a message, an array that came with one, or an array that was drawn:
 
-    number    of the line          sender, receiver  ids of parties; equal for what one draws
+    number    of the line          sender, receiver  ids of parties; equal: it drew or read
     round     openings before it (under syft's own protocols, messages before it)
-    kind      message; share, dealt, masked (a share of what is to be opened), opened, revealed,
-              public, value (no protocol gives it a meaning); drawn
+    kind      message; share (of what an owner shares; under semi2k that, under a mask), dealt,
+              masked (a share of what is to be opened), opened, revealed (a share of it), public,
+              value (no protocol gives it a meaning); drawn; kept (a worker's, read from its file)
     name      of the message, the field or the source of randomness
     bytes     of the message on the wire, or of the array
     dtype, shape, start    of an array: FILE.npz holds one flat array for each dtype, with this one
                            from element `start` on
     message   the number of the message that an array came with
-    fields    of a message: what is not an array, with {"array": i} in the place of its i-th
+    fields    of a message: what is not an array, with {"array": i} in the place of its i-th, and
+              {"name": hex} in that of a program's name
 """
 
 import contextlib
@@ -30,39 +33,28 @@ import pathlib
 import zipfile
 from typing import NamedTuple
 
-import msgpack
 import numpy as np
 
+from smpc.audit.messages import (
+    SYFT_ANSWERED,
+    SYFT_ASKED,
+    join_semi2k,
+    split_semi2k,
+    split_syft,
+)
 from smpc.files import prepare_folder, whole, write_whole
+from smpc.semi2k import session, storage
+from smpc.semi2k.network import Network
+from smpc.semi2k.owner import Owner
+from smpc.semi2k.randomness import Stream
 
-FORMAT, VERSION = "encrypted-training transcript", 1
-# Who says and draws what the script does until its data and model are shared, as their owners do.
-OWNERS = "data_owners"
-WORKERS = ("worker1", "worker2")
+FORMAT, VERSION = "encrypted-training transcript", 2
+# The owners of data and model: under semi2k they have an end of their own; under syft's protocols
+# it is they who say and draw what the script does until all is shared.
+(OWNERS,) = session.OWNERS
+WORKERS = ("worker1", "worker2")  # there may be more, under semi2k
 PROVIDER, ORCHESTRATOR = "crypto_provider", "me"
 PARTIES = (*WORKERS, PROVIDER, ORCHESTRATOR)
-
-# The meaning of each array in a message of semi2k's, by its field; of a reply's, likewise.
-ASKED = {
-    "share": "share",
-    "key": "dealt",
-    "corrections": "dealt",
-    "constants": "public",
-    "words_": "opened",
-    "bits": "opened",
-}
-ANSWERED = {"words": "masked", "bits": "masked", "revealed": "revealed"}
-# Of an array in one of syft's messages, by its command; and in the reply to it.
-SYFT_ASKED = {
-    "feed_crypto_primitive_store": "dealt",
-    "syft.frameworks.torch.mpc.spdz.spdz_compute": "opened",
-    "syft.frameworks.torch.mpc.fss.evaluate": "opened",
-}
-SYFT_ANSWERED = {
-    "syft.frameworks.torch.mpc.spdz.spdz_mask": "masked",
-    "syft.frameworks.torch.mpc.fss.mask_builder": "masked",
-    "ObjectRequestMessage": "revealed",
-}
 
 # What reading damaged values raises; RuntimeError: for a flag or a method that zipfile cannot do.
 DAMAGED = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, lzma.LZMAError)
@@ -107,6 +99,7 @@ class Recorder:
             with self._said_in_a_line():
                 prepare_folder(self.path.parent)
         self._acting = [OWNERS]  # who acts, and on whose request: the last is at work
+        self._parties = PARTIES
         self._entries, self._values, self._sizes = [], {}, {}
         self._undo = []
 
@@ -117,10 +110,9 @@ class Recorder:
         import syft  # here, since only who records needs it
         import torch
 
-        from smpc.semi2k.network import Network
-        from smpc.semi2k.randomness import Stream
-
-        self._replace(Network, "request", self._semi2k_door)
+        self._replace(Network, "carry", self._semi2k_door)
+        self._replace(Owner, "share", self._owner_door)
+        self._replace(storage, "read", self._file_door)
         self._replace(syft.VirtualWorker, "_send_msg", self._syft_door)
         self._replace(Stream, "words", self._draw)
         # (where syft's hook has left torch's own functions)
@@ -150,7 +142,7 @@ class Recorder:
             "format": FORMAT,
             "version": VERSION,
             "protocol": self.arguments["protocol"],
-            "parties": PARTIES,
+            "parties": self._parties,
             "arguments": self.arguments,
         }
         digest = header["sha256"] = _digest(header, lines)
@@ -181,26 +173,42 @@ class Recorder:
     # ---- the doors
 
     def _semi2k_door(self, native):
-        def request(network, sender, receiver, message, kind):
-            ends, round_ = (sender.id, receiver.id), network.counters.rounds
-            self._message(*ends, round_, len(message), *split_semi2k(message, ASKED))
-            reply = self._acted(receiver, native, network, sender, receiver, message, kind)
-            if reply is not None:
-                ends = ends[::-1]
-                self._message(*ends, round_, len(reply), *split_semi2k(reply, ANSWERED))
-            return reply
+        def carry(network, sender, receiver, message):
+            roster = network.roster
+            self._parties = (*roster.workers, roster.provider, roster.orchestrator)
+            round_, parts = network.counters.rounds, split_semi2k(message)
+            self._message(sender, receiver, round_, len(message), *parts)
+            return self._acted(receiver, native, network, sender, receiver, message)
 
-        return request
+        return carry
+
+    def _owner_door(self, native):
+        def share(owner, id, values):
+            return self._acted(OWNERS, native, owner, id, values)
+
+        return share
+
+    def _file_door(self, native):
+        def read(path):
+            fields, party = native(path), self._acting[-1]
+            if "shares" in fields:
+                shares = np.frombuffer(fields["shares"], dtype=np.uint64)
+                self._array(party, party, self._entries[-1].round, "kept", "shares", shares, None)
+            return fields
+
+        return read
 
     def _syft_door(self, native):
         def send(worker, message, location):
-            ends, round_ = (worker.id, location.id), len(self._entries)
+            me = OWNERS if self._acting[0] == OWNERS else ORCHESTRATOR
+            ends = [me if id == ORCHESTRATOR else id for id in (worker.id, location.id)]
+            round_ = len(self._entries)
             name, *parts = split_syft(message)
             kind = SYFT_ASKED.get(name, "value")
             if self._acting[-1] == OWNERS and kind == "value":
                 kind = "share"
             self._message(*ends, round_, len(message), name, *parts, kind)
-            reply = self._acted(location, native, worker, message, location)
+            reply = self._acted(location.id, native, worker, message, location)
             _, *parts = split_syft(reply)
             kind = SYFT_ANSWERED.get(name, "value")
             if kind == "revealed" and worker.id != ORCHESTRATOR:
@@ -222,7 +230,7 @@ class Recorder:
         return draw
 
     def _acted(self, party, native, *args):
-        self._acting.append(party.id)
+        self._acting.append(party)
         try:
             return native(*args)
         finally:
@@ -232,8 +240,6 @@ class Recorder:
 
     def _message(self, sender, receiver, round_, size, name, fields, arrays, kind=None):
         """Note a message; `arrays` are (name, kind, array), or arrays of the one `kind`."""
-        if self._acting[0] == OWNERS:
-            sender, receiver = (OWNERS if p == ORCHESTRATOR else p for p in (sender, receiver))
         number = len(self._entries)
         head = (number, round_, sender, receiver, "message", name, size)
         self._entries.append(Entry(*head, fields=fields))
@@ -249,60 +255,6 @@ class Recorder:
         self._values.setdefault(dtype, []).append(array.reshape(-1).copy())
         head = (len(self._entries), round_, sender, receiver, kind, name, array.nbytes)
         self._entries.append(Entry(*head, dtype, shape, start, message))
-
-
-def split_semi2k(message, kinds):
-    """A message of semi2k's -> its name, its fields without the arrays, and the arrays, flat.
-
-    Raises:
-        KeyError: `kinds` gives no meaning to an array that it carries.
-    """
-    fields, arrays = msgpack.unpackb(message, strict_map_key=False), []
-
-    def without_arrays(name, value):
-        if isinstance(value, bytes):
-            arrays.append((name, kinds[name], np.frombuffer(value, dtype=np.uint64)))
-            return {"array": len(arrays) - 1}
-        return [without_arrays(name, v) for v in value] if isinstance(value, list) else value
-
-    fields = {name: without_arrays(name, value) for name, value in fields.items()}
-    return fields.get("do", "deal" if kinds is ASKED else "reply"), fields, arrays
-
-
-def split_syft(message):
-    """A message of syft's -> its command or type, the strings in it, and the tensors in it.
-
-    Reads what would be unpickled, and makes no object of syft's: one that is made is registered,
-    and one that is deleted deletes at the other end.
-    """
-    from syft.serde import compression
-    from syft.serde.msgpack.serde import msgpack_global_state
-    from syft.serde.torch.serde import torch_tensor_deserializer
-
-    # the codes that syft_proto gives to types: a tensor with a chain is the empty wrapper of it
-    string, array, tensor = 5, 8, 14
-    simple = msgpack.unpackb(compression._decompress(message), use_list=False)
-    strings, arrays = [], []
-
-    def walk(part):
-        match part:
-            case (code, (_, bytes(pickled), None, *_)) if code == tensor:
-                arrays.append(torch_tensor_deserializer(None, pickled).detach().native_numpy())
-            case (code, (bytes(raw), shape, dtype)) if code == array:
-                shape, dtype = shape[1], dtype[1][0].decode()
-                arrays.append(np.frombuffer(raw, dtype=dtype).reshape(shape))
-            case (code, (bytes(text),)) if code == string:
-                strings.append(text.decode())
-            case tuple():
-                for inner in part:
-                    walk(inner)
-
-    walk(simple)
-    kind = "nothing"
-    if isinstance(simple, tuple) and simple[0] in msgpack_global_state.detailers:
-        kind = msgpack_global_state.detailers[simple[0]].__qualname__.split(".")[0]
-    command = kind.endswith("CommandMessage") and strings
-    return (strings[0] if command else kind), strings, arrays
 
 
 # ---- Reading -------------------------------------------------------------------------------------
@@ -370,32 +322,32 @@ class Transcript:
         if party not in self.parties:
             known = ", ".join(self.parties)
             raise TranscriptError(f"{self._path}: no party {party} in it, but {known}")
-        own = [entry for entry in self.entries if party in (entry.sender, entry.receiver)]
-        sharing = [
-            entry
-            for entry in self.entries
-            if entry.kind == "message" and OWNERS in (entry.sender, entry.receiver)
-        ]
-        return View(self.protocol, party, own, sharing, self._values)
+        return self._view(party)
 
     def owners(self):
         """What the owners of data and model said and drew: the truth that attacks are held to."""
-        own = [entry for entry in self.entries if OWNERS in (entry.sender, entry.receiver)]
-        return View(self.protocol, OWNERS, own, [], self._values)
+        return self._view(OWNERS)
+
+    @property
+    def workers(self):
+        """Their ids, worker1 first."""
+        return tuple(self.parties[:-2])
+
+    def _view(self, party):
+        own = [entry for entry in self.entries if party in (entry.sender, entry.receiver)]
+        return View(self.protocol, party, self.workers, own, self._values)
 
 
 class View:
     """All that one party receives, sends and draws.
 
     Attributes:
-        protocol: of the run; `party`: its id.
+        protocol: of the run; `party`: its id; `workers`: those of the workers, worker1 first.
         entries: a list of `Entry`, in order.
-        sharing: the messages, without their arrays, by which data and model were shared: their
-            shapes and ids are public.
     """
 
-    def __init__(self, protocol, party, entries, sharing, values):
-        self.protocol, self.party, self.entries, self.sharing = protocol, party, entries, sharing
+    def __init__(self, protocol, party, workers, entries, values):
+        self.protocol, self.party, self.workers, self.entries = protocol, party, workers, entries
         self._own = {entry.number for entry in entries}
         self._values = values
 
@@ -427,9 +379,9 @@ class View:
                 yield entry, [self.value(array) for array in attached.get(entry.number, ())]
 
     def messages(self, **ends):
-        """The fields of each message of semi2k's between these ends, as they were sent."""
+        """(entry, its fields as they were sent) for each message of semi2k's between these ends."""
         for entry, arrays in self.messages_with_arrays(**ends):
-            yield _joined(entry.fields, arrays)
+            yield entry, join_semi2k(entry.fields, arrays)
 
 
 def _digest(header, lines):
@@ -439,12 +391,3 @@ def _digest(header, lines):
 
 def _line(entry):
     return {name: value for name, value in entry._asdict().items() if value is not None}
-
-
-def _joined(fields, arrays):
-    """The inverse of `split_semi2k`: arrays are back in their places, lists are tuples."""
-    if isinstance(fields, dict) and set(fields) == {"array"}:
-        return arrays[fields["array"]].tobytes()
-    if isinstance(fields, dict):
-        return {name: _joined(value, arrays) for name, value in fields.items()}
-    return tuple(_joined(f, arrays) for f in fields) if isinstance(fields, list) else fields

@@ -1,49 +1,51 @@
 """Random variables, enumerated or sampled, and what parties see of them, laid out in columns.
 
 Elements of a ring are uint64 arrays (n, ...), whose first axis counts points of an enumeration or
-samples; XOR-shared bits are `Lanes`.
+samples; bits are bool arrays (n, ...). A variable is drawn once: asked for again by its name, it
+has the same values.
 """
 
+import functools
+import itertools
 import math
-from typing import NamedTuple
 
 import numpy as np
 
-from smpc.semi2k import comparison
 from smpc.semi2k.arithmetic import Masked
 from smpc.semi2k.randomness import Stream, new_key
-
-
-class Lanes(NamedTuple):
-    """Words of `width` bits, uint64 (..., n), one for each of n elements.
-
-    Comparison sends and is dealt bits that its tree has packed; this is how they are looked at.
-    """
-
-    words: np.ndarray
-    width: int
 
 
 class Enumeration:
     """Random variables that take each combination of their values once over the points.
 
     Args:
-        n: how many points.
+        n: how many points, each of them a run of its own.
         held: a `Held`: the variables that are conditioned on take one value.
     Attributes:
         combinations: how many points the variables drawn so far need.
     """
 
+    apart = True
+
     def __init__(self, n, held):
         self.n, self.held, self.combinations = n, held, 1
+        self._drawn, self._points = {}, np.arange(n, dtype=np.uint64)
 
     def draw(self, name, size):
-        """A variable uniform on [0, size): uint64 (n,)."""
+        """The variable of that name, uniform on [0, size): uint64 (n,)."""
+        if name not in self._drawn:
+            self._drawn[name] = self._enumerated(name, size)
+        return self._drawn[name]
+
+    def _enumerated(self, name, size):
         if self.held.names(name):
             return np.full(self.n, self.held.value(name) % size, dtype=np.uint64)
-        index = np.arange(self.n, dtype=np.uint64) // np.uint64(self.combinations)
-        self.combinations *= size
-        return index % np.uint64(size)
+        before, self.combinations = self.combinations, self.combinations * size
+        if (
+            self.combinations & self.combinations - 1 == 0
+        ):  # powers of two, and several times faster
+            return self._points >> np.uint64(before.bit_length() - 1) & np.uint64(size - 1)
+        return self._points // np.uint64(before) % np.uint64(size)
 
 
 class Held:
@@ -54,112 +56,116 @@ class Held:
     """
 
     def __init__(self, names):
-        self.names, self.stream, self.values = names, Stream(new_key()), {}
+        self.names, self.values = names, {}
+        self._stream, self._addresses = Stream(new_key(), "held"), itertools.count()
 
     def value(self, name):
         """A 64-bit number."""
         if name not in self.values:
-            self.values[name] = int(self.stream.words(1)[0])
+            self.values[name] = int(self._stream.words((next(self._addresses), 0), 1)[0])
         return self.values[name]
 
 
 class Sampling:
-    """Random variables, n independent samples of each."""
+    """Random variables, n independent samples of each.
 
-    def __init__(self, n):
-        self.n, self.stream = n, Stream(new_key())
+    Args:
+        apart: whether each is a run of its own; else they are elements of the same.
+    """
+
+    def __init__(self, n, apart=False):
+        self.n, self.apart, self._drawn = n, apart, {}
+        self._stream, self._addresses = Stream(new_key(), "samples"), itertools.count()
 
     def draw(self, name, size):
-        """A variable uniform on [0, size), a power of two: uint64 (n,)."""
-        return self.stream.words(self.n) & np.uint64(size - 1)
+        """The variable of that name, uniform on [0, size), a power of two: uint64 (n,)."""
+        if name not in self._drawn:
+            words = self._stream.words((next(self._addresses), 0), self.n)
+            self._drawn[name] = words & np.uint64(size - 1)
+        return self._drawn[name]
 
 
 def elements(coins, name, size, shape=()):
     """For each point an array of variables, uniform on [0, size): uint64 (n, *shape)."""
     parts = [coins.draw(f"{name}[{i}]", size) for i in range(math.prod(shape))]
-    return np.stack(parts, axis=-1).reshape(coins.n, *shape)
+    return np.stack(parts, axis=-1).reshape(coins.n, *shape) if shape else parts[0]
 
 
-def lanes(coins, name, width, rows=()):
-    """For each row and point a word of `width` bits: `Lanes` (*rows, n)."""
-    parts = [coins.draw(f"{name}[{i}]", 2**width) for i in range(math.prod(rows))]
-    return Lanes(np.stack(parts).reshape(*rows, coins.n), width)
+def random_bits(coins, name, shape=()):
+    """For each point an array of bits: bool (n, *shape)."""
+    return elements(coins, name, 2, shape).astype(bool)
 
 
-def field_like(coins, name, field, bits):
-    """A dealt field, or what is opened under it, for n elements, drawn uniformly."""
-    if not field.boolean or field.shape == (coins.n,):
-        return elements(coins, name, 2**bits, field.shape[1:])
-    *rows, n_words = field.shape
-    return lanes(coins, name, _nodes(n_words, coins.n, bits), tuple(rows))
-
-
-def fresh_shares(coins, name, value, bits):
-    """Ring elements or Lanes -> the same in two shares, of which the first is drawn."""
-    if isinstance(value, Lanes):
-        one = lanes(coins, name, value.width, value.words.shape[:-1])
-        return one, Lanes(value.words ^ one.words, value.width)
-    one = elements(coins, name, 2**bits, value.shape[1:])
-    return one, value - one
-
-
-def _nodes(n_words, n, bits):
-    """Of the tree, per element, at the level that packs n elements in so many words."""
-    return 4 ** comparison.levels(bits) * n_words // n
-
-
-def unpacked(array, boolean, n, bits):
-    """What is dealt or opened, as it is looked at: Lanes (..., n) of what the tree has packed.
+def uniform_like(coins, name, shape, boolean, width):
+    """Uniform values for a dealt field, or for what is opened, of n elements.
 
     Args:
-        array: uint64; if XOR-shared, (..., n / 4), (..., n / 16) or (..., n / 64), or (n,) if not
-            packed yet.
-        boolean: whether it is XOR-shared.
+        shape: (n, ...) of ring elements; (..., n / 64) of planes of bits.
+        boolean: whether it is XOR-shared; `width`: bits of the ring.
     """
-    if not boolean or array.shape == (n,):
-        return array
-    *rows, n_words = array.shape
-    fours = [4] * round(math.log(n // n_words, 4))
-    digits = np.unpackbits(np.ascontiguousarray(array).view(np.uint8), bitorder="little")
-    digits = digits.reshape(-1, n_words, n_words * 64 // n, *fours)
-    # (rows, words, nodes, k_l, ..., k_0) -> (rows, k_0, ..., k_l, words, nodes): see comparison
-    order = (0, *range(digits.ndim - 1, 2, -1), 1, 2)
-    width = _nodes(n_words, n, bits)
-    nodes = digits.transpose(order).reshape(*rows, n, -1)[..., :width].astype(np.uint64)
-    return Lanes((nodes << np.arange(width, dtype=np.uint64)).sum(axis=-1, dtype=np.uint64), width)
+    if boolean:
+        return random_bits(coins, name, shape[:-1])
+    return elements(coins, name, 2**width, shape[1:])
 
 
-def packed(value, bits):
-    """The inverse: `Lanes` (..., n) -> uint64 (..., words), as the tree of so many bits packs."""
-    *rows, n = value.words.shape
-    tree_width = 4 ** comparison.levels(bits)
-    fours = [4] * round(math.log(tree_width // value.width, 4))
-    digits = value.words[..., None] >> np.arange(value.width, dtype=np.uint64) & np.uint64(1)
-    digits = digits.astype(np.uint8).reshape(-1, *fours, n // 4 ** len(fours), value.width)
-    # (rows, k_0, ..., k_l, words, nodes) -> (rows, words, nodes, k_l, ..., k_0)
-    order = (0, digits.ndim - 2, digits.ndim - 1, *range(digits.ndim - 3, 0, -1))
-    whole = np.zeros((digits.size // tree_width, 64), np.uint8)
-    whole[:, :tree_width] = digits.transpose(order).reshape(-1, tree_width)
-    return np.packbits(whole, bitorder="little").view(np.uint64).reshape(*rows, -1)
+def shares_of(coins, name, value, width, n_workers, absent):
+    """Fresh shares of ring elements, or XOR shares of bits: a list, one for each worker.
+
+    All but `absent`'s, which makes up for the rest, are drawn, as `name`, a format of the worker's
+    number.
+    """
+    shares = [None] * n_workers
+    for worker in set(range(n_workers)) - {absent}:
+        draw = random_bits if value.dtype == bool else functools.partial(elements, size=2**width)
+        shares[worker] = draw(coins, name.format(worker), shape=value.shape[1:])
+    shares[absent] = functools.reduce(minus, (s for s in shares if s is not None), value)
+    return shares
 
 
-def columns(view, bits):
+def plus(one, other):
+    """What two shares, of ring elements or of bits, make together."""
+    return one ^ other if one.dtype == bool else one + other
+
+
+def minus(value, share):
+    """What is left of a value, ring elements or bits, beside one share."""
+    return value ^ share if value.dtype == bool else value - share
+
+
+def packed(values):
+    """Bits, bool (n, ...), as planes: uint64 (..., n / 64)."""
+    last = np.ascontiguousarray(np.moveaxis(values, 0, -1))
+    return np.packbits(last, axis=-1, bitorder="little").view(np.uint64)
+
+
+def unpacked(planes):
+    """The inverse: planes, uint64 (..., n / 64), as bool (n, ...)."""
+    octets = np.ascontiguousarray(planes).view(np.uint8)
+    values = np.unpackbits(octets, axis=-1, bitorder="little").astype(bool)
+    return np.ascontiguousarray(np.moveaxis(values, -1, 0))
+
+
+def columns(view, width):
     """A view, flattened: name -> (uint64 (n,), how many bits of it count).
 
+    The bits along the last axis of an array of two or more are one column.
+
     Args:
-        view: name -> ring elements, Lanes, Masked or a tuple of such.
-        bits: of the ring.
+        view: name -> ring elements, bits or Masked.
+        width: bits of the ring.
     """
     flat = {}
     for name, value in view.items():
-        if isinstance(value, Lanes):
-            for i, row in enumerate(value.words.reshape(-1, value.words.shape[-1])):
-                flat[f"{name}[{i}]"] = row, value.width
-        elif isinstance(value, Masked):
-            flat |= columns({f"{name}.delta": value.delta, f"{name}.a": value.a}, bits)
-        elif isinstance(value, tuple):
-            flat |= columns({f"{name}.{i}": part for i, part in enumerate(value)}, bits)
+        if isinstance(value, Masked):
+            parts = {f"{name}.delta": value.delta, f"{name}.a": value.a}
+            flat |= columns({k: part for k, part in parts.items() if part is not None}, width)
+        elif value.dtype == bool:
+            lanes = value.shape[-1] if value.ndim > 1 else 1
+            rows = value.reshape(len(value), -1, lanes).astype(np.uint64)
+            words = (rows << np.arange(lanes, dtype=np.uint64)).sum(axis=-1, dtype=np.uint64)
+            for i, column in enumerate(words.T):
+                flat[f"{name}[{i}]"] = column, lanes
         else:
             for i, column in enumerate(value.reshape(len(value), -1).T):
-                flat[f"{name}[{i}]"] = column & np.uint64(2**bits - 1), bits
+                flat[f"{name}[{i}]"] = column & np.uint64(2**width - 1), width
     return flat

@@ -1,66 +1,98 @@
-"""What runs in a party's own process: its end, fed from pipes. It knows nothing of syft."""
+"""What runs in a party's own process: its end, and a pipe to every other. It knows nothing of syft.
 
+A pipe is a channel between two parties, and so vouches for who is at its other end. For the test's
+sake there are three more messages than the protocol's: the provider and the owners tell the
+orchestrator when they have said all that came of a request (DONE), the orchestrator asks anybody
+what it has heard (HEARD), and the owners for a value to be shared.
+"""
+
+import hashlib
+import queue
 import sys
+import threading
 from multiprocessing.connection import wait
-from types import SimpleNamespace
 from unittest import mock
 
-from smpc.audit.openings import Store
-from smpc.semi2k.network import Network
-from smpc.semi2k.parties import Provider, Worker
+import msgpack
+import numpy as np
 
-NAME = "worker1 worker2 crypto_provider"  # of the session
-KEYS = bytes(range(32)), bytes(range(32, 64))  # held, so that two runs can be compared
+from smpc.semi2k.owner import Owner
+from smpc.semi2k.provider import Provider
+from smpc.semi2k.wire import words
+from smpc.semi2k.worker import Worker
 
-
-class Remote:
-    """A party's end in another process; `receive` is a message there and back."""
-
-    def __init__(self, pipe):
-        self.pipe = pipe
-
-    def receive(self, message):
-        self.pipe.send_bytes(message)
-        reply = self.pipe.recv_bytes()
-        return reply[1:] if reply[:1] == b"+" else None
+KEYS = [bytes(range(i, i + 32)) for i in range(6)]  # held, so that two runs can be compared
+DONE, HEARD = b"done", b"heard"
 
 
-def serve(end, *pipes):
-    """Answer requests until whoever made them hangs up."""
+def keys_held():
+    """A context in which a provider makes these keys."""
+    return mock.patch("smpc.semi2k.provider.new_key", iter(KEYS).__next__)
+
+
+class Heard:
+    """What a party has heard of each other, as a digest of all messages, in order."""
+
+    def __init__(self):
+        self.digests = {}
+
+    def note(self, sender, message):
+        """It has heard this."""
+        digest = self.digests.setdefault(sender, hashlib.sha256())
+        digest.update(len(message).to_bytes(8, "big") + message)
+
+    def as_dict(self):
+        """sender -> digest."""
+        return {sender: digest.hexdigest() for sender, digest in self.digests.items()}
+
+
+def end_of(party, roster):
+    """A party's end."""
+    if party in roster.workers:
+        return Worker(party, roster)
+    return (Provider if party == roster.provider else Owner)(party, roster)
+
+
+def run(party, roster, *pipes):
+    """A party's process, until the orchestrator hangs up; `pipes` to the others, in the order in
+    which they are listened to."""
     if "syft" in sys.modules:
         raise RuntimeError("a party needs no syft")
-    pipes = list(pipes)
-    while pipes:
-        for pipe in wait(pipes):
-            try:
-                reply = end.receive(pipe.recv_bytes())
-            except EOFError:
-                pipes.remove(pipe)
-                continue
-            pipe.send_bytes(b"-" if reply is None else b"+" + reply)
+    end, heard, out = end_of(party, roster), Heard(), queue.SimpleQueue()
+    to = dict(pipes)
+    threading.Thread(target=write, args=(to, out), daemon=True).start()
+    listening = {pipe: other for other, pipe in pipes}
+    with keys_held():
+        while True:
+            ready = wait(listening)
+            for pipe, other in [pair for pair in listening.items() if pair[0] in ready]:
+                try:
+                    message = pipe.recv_bytes()
+                except EOFError:
+                    if other == roster.orchestrator:
+                        return
+                    del listening[pipe]
+                    continue
+                if message == HEARD:
+                    out.put((other, msgpack.packb(heard.as_dict())))
+                    continue
+                for answer in answers(end, heard, other, message):
+                    out.put(answer)
+                if other == roster.orchestrator and not isinstance(end, Worker):
+                    out.put((other, DONE))
 
 
-def run_worker(*pipes):
-    """A worker's process, which the orchestrator and the provider speak to."""
-    serve(Worker(Store()), *pipes)
+def answers(end, heard, sender, message):
+    """What comes of a message."""
+    if isinstance(end, Owner) and sender == end.roster.orchestrator:
+        id, shape, values = msgpack.unpackb(message)
+        return end.share(id, words(values).view(np.int64).reshape(shape))
+    heard.note(sender, message)
+    return end.receive(sender, message)
 
 
-def run_provider(pipe, *to_workers):
-    """The provider's process. It sends the keys first, when it is told to."""
-    workers = [
-        SimpleNamespace(
-            id=f"worker{i + 1}", crypto_store=SimpleNamespace(semi2k={NAME: Remote(to)})
-        )
-        for i, to in enumerate(to_workers)
-    ]
-    provider = Provider(SimpleNamespace(id="crypto_provider"), workers, Network(NAME))
-    pipe.recv_bytes()
-    hold_keys(provider)
-    pipe.send_bytes(b"-")
-    serve(provider, pipe)
-
-
-def hold_keys(provider):
-    """`send_keys` with the keys of this test."""
-    with mock.patch("smpc.semi2k.parties.new_key", side_effect=KEYS):
-        provider.send_keys()
+def write(to, out):
+    """Write what is to be said, while the party listens: two that write at once wait for nobody."""
+    while True:
+        receiver, message = out.get()
+        to[receiver].send_bytes(message)

@@ -9,7 +9,7 @@ import pytest
 
 from smpc import compat
 from smpc.audit import __main__ as command
-from smpc.audit import attacks, chance, checks, ideal, report, simulator
+from smpc.audit import attacks, chance, checks, conduct, ideal, report, simulator
 
 STOCK = ("snn", "fss") if compat.fss_is_available() else ("snn",)
 
@@ -38,7 +38,7 @@ def test_stock_leaks_and_semi2k_does_not(audited, results):
     assert tests.count > 10_000
     assert tests.alarms() == []
     succeeded = {key for key, result in results.items() if result.succeeded}
-    differences, seed = "differences of opened comparisons", "masks from the seed"
+    differences, seed = "differences of what is compared", "masks from the seed"
     assert succeeded == {
         *(("snn", worker, differences, "hidden values") for worker in checks.WORKERS),
         *((stock, worker, seed, "images") for stock in STOCK for worker in checks.WORKERS),
@@ -52,12 +52,15 @@ def test_stock_leaks_and_semi2k_does_not(audited, results):
 
 
 def test_every_attack_is_made_on_semi2k(results):
-    """Each secret is looked for in each view that has anything; and one has nothing at all."""
+    """Each secret is looked for in each view that has anything; and two have nothing at all: no
+    masked value comes to the provider, nor to the orchestrator."""
     made = {key[1:] for key in results if key[0] == "semi2k"}
     assert made >= {key[1:] for key in results if key[0] == "snn"}
     for (protocol, party, *_), result in results.items():
         nothing = party == "crypto_provider" and protocol != "snn"
+        nothing = nothing or (protocol, party) == ("semi2k", "me")
         assert (result.guess is None) == nothing
+        assert report.recovered(result).endswith(": no value received") == nothing
 
 
 def test_an_attack_that_fails_on_stock_is_a_failure(results):
@@ -71,20 +74,24 @@ def test_an_attack_that_fails_on_stock_is_a_failure(results):
 
 def test_what_goes_to_the_wrong_party_is_a_failure(audited):
     transcript = checks.Transcript(audited[-1] / "semi2k.jsonl")
-    assert checks.trespasses(transcript) == []
+    assert conduct.trespasses(transcript) == []
     share = next(e for e in transcript.entries if (e.kind, e.receiver) == ("share", "worker2"))
     transcript.entries.append(share._replace(sender="worker1"))
     transcript.entries.append(share._replace(receiver="crypto_provider", kind="opened"))
-    assert checks.trespasses(transcript) == [
-        "data_owners sends crypto_provider what is opened",
+    transcript.entries.append(share._replace(sender="worker2", receiver="me", kind="masked"))
+    transcript.entries.append(share._replace(sender="worker2", receiver="worker2", kind="masked"))
+    assert conduct.trespasses(transcript) == [
+        "owners sends crypto_provider what is opened",
         "worker1 sends worker2 what is share",
+        "worker2 sends me what is masked",
+        "worker2 sends worker2 what is masked",
     ]
 
 
 def test_what_is_revealed_beyond_loss_and_count_is_a_failure(audited):
     transcript = checks.Transcript(audited[-1] / "semi2k.jsonl")
-    assert checks.revealed_beyond(transcript, 2) == []
-    assert checks.revealed_beyond(transcript, 1) == ["2 numbers are revealed, not 1"]
+    assert conduct.revealed_beyond(transcript, 2) == []
+    assert conduct.revealed_beyond(transcript, 1) == ["2 numbers are revealed, not 1"]
 
 
 def test_numpys_generator_is_torchs():
@@ -105,20 +112,24 @@ def test_table_record_and_picture(audited):
     assert len(lines) == 2 + 4 * len((*STOCK, "semi2k"))
     assert "| snn | orchestrator |" in lines[2]
     assert f"images: {8 * 784:,} of {8 * 784:,} pixels right" in lines[2]
-    assert "not recovered; images: 0 of" in next(x for x in lines if "semi2k | orchestrator" in x)
+    orchestrator = next(x for x in lines if "semi2k | orchestrator" in x)
+    assert "revealed 32 B | 0 B |" in orchestrator
+    assert "not recovered; images: no value received" in orchestrator
     assert "signs: no value received" in next(x for x in lines if "semi2k | crypto provider" in x)
     checked = simulator.check(ideal.Mask(), "worker1")
     record = json.loads(json.dumps(report.as_json(rows, failures, tests, [checked])))
     assert record["failures"] == []
     assert record["semi2k"]["simulated"][0]["passed"]
     assert record["semi2k"]["least"] > record["semi2k"]["alarm_below"]
-    provider = next(
-        row
+    received = {
+        row["party"]: row["saw"]["received"]
         for row in record["rows"]
-        if (row["protocol"], row["party"]) == ("semi2k", "crypto_provider")
-    )
-    assert provider["saw"]["received"]["messages"] == 2
-    assert provider["saw"]["received"]["arrays"] == {}
+        if row["protocol"] == "semi2k"
+    }
+    runs = received["me"]["messages"] // 2  # made anew or not, each of two workers answers
+    assert received["crypto_provider"]["messages"] == 1 + 10 + runs, "keys; inputs' names; programs"
+    assert received["crypto_provider"]["arrays"].keys() == {"public"}
+    assert received["me"]["arrays"].keys() == {"revealed"}
     png = report.picture(truth, rows)
     assert png.startswith(b"\x89PNG")
     width, height = struct.unpack(">II", png[16:24])
@@ -176,6 +187,17 @@ def test_probabilities_are_exact():
     assert chance.near(near) == pytest.approx(1 - (1 - each) ** 2)
     twice = np.array([7, 7, 2**40], dtype=np.uint64)
     assert chance.any_two_near(twice, within=0) == pytest.approx(4.5 / 2**64)
+
+
+def test_what_a_zone_leaves_out_is_conditioned_on(words):
+    """A zone so wide that words of the rest of the ring are told from those of all of it."""
+    zone = 60
+    rest = words[words >= 2**zone]
+    assert chance.uniform(rest).min() < 1e-20
+    assert chance.uniform(rest, zone).min() > 1e-5
+    assert chance.uniform(words, zone).min() < 1e-20
+    few = words[words < 2**63]  # and are told from those of half of it
+    assert chance.uniform(few, zone).min() < 1e-20
 
 
 @pytest.mark.parametrize(

@@ -1,82 +1,90 @@
-"""Negative controls: semi2k, broken on purpose in one place each, and caught by the audit.
+"""Negative controls: semi2k, its masks or their source broken on purpose in one place
+each, and caught by the audit. `test_conduct` has those of who does what.
 
 The probabilities that they are caught with are the power of the tests: an alarm needs about 1e-10,
 and each of these gives less than POWER, except that what is found among all pairs of values has a
 bound that is no better than that.
+
+A break depends on nothing but what the party at hand has, so that an end that follows a view is
+broken likewise.
 """
 
 import hashlib
 import random
+from unittest import mock
 
 import numpy as np
 import pytest
-import syft
 import torch
 
-from smpc.audit import attacks, chance, checks
+from smpc.audit import attacks, chance, checks, conduct, resample
 from smpc.audit.openings import openings
-from smpc.semi2k import arithmetic, comparison, parties, rounds
-from smpc.semi2k.arithmetic import Masked
+from smpc.audit.transcript import PROVIDER, WORKERS
+from smpc.semi2k import provider, worker
+from smpc.semi2k.compiler import Compiler
+from smpc.semi2k.owner import Owner
 from smpc.semi2k.randomness import Stream
-from smpc.semi2k.rounds import Session
-from tests.audit.party import NAME
+from tests.audit.conftest import examined_in, said
 
 POWER = 1e-20
 
 
-def caught(tests):
-    """What the audit finds: name -> probability. Each is an alarm, by a wide margin."""
-    found = {}
-    for name, p in tests.alarms():
-        found[name] = min(p, found.get(name, 1))
-    return found
+@pytest.fixture
+def plain_products(monkeypatch):
+    """Products are shares: then a truncation's mask has no part but what the workers draw."""
+    native = Compiler._product
+
+    def product(self, op, node, x, y):
+        value = native(self, op, node, x, y)
+        return self._share(value, node.shape) if value.form == "partial" else value
+
+    monkeypatch.setattr(Compiler, "_product", product)
 
 
 @pytest.fixture
-def examined(recorded):
-    """examined() -> what the audit finds in a recorded run."""
+def dealt(monkeypatch):
+    """dealt(op, change) has change(fields) take the place of uniform fields, at whoever draws them,
+    of what is dealt for such an instruction."""
 
-    def examined():
-        tests = chance.Tests()
-        checks.examine(recorded(), tests)
-        return caught(tests)
+    def dealt(op, change):
+        native = worker.take
 
-    return examined
+        def take(program, drawn, corrections):
+            items = native(program, drawn, corrections)
+            for instruction, fields in zip(program.instructions, items, strict=True):
+                if instruction.op == op:
+                    fields |= change(fields)
+            return items
 
+        for module in (worker, provider):
+            monkeypatch.setattr(module, "take", take)
 
-@pytest.fixture
-def examined_once(parties, tmp_path):
-    """examined_once() -> what the audit finds in one run of `resample`'s computation."""
-
-    def examined_once():
-        pairs, shares = checks.resample.draw(np.random.default_rng())
-        path = tmp_path / "run.jsonl"
-        checks.resample.record(path, 0, bytes(32), shares, pairs[0])
-        tests = chance.Tests()
-        checks.examine(checks.Transcript(path), tests)
-        return caught(tests)
-
-    return examined_once
+    return dealt
 
 
-@pytest.fixture
-def resampled(parties, tmp_path):
-    """resampled() -> what the audit finds in a worker's views under two secrets."""
-
-    def resampled():
-        tests = chance.Tests()
-        checks.resampled(tmp_path, tests)
-        return caught(tests)
-
-    return resampled
+# ---- What is not broken --------------------------------------------------------------------------
 
 
-def test_nothing_is_found_in_what_is_not_broken(recorded, resampled):
-    transcript, tests = recorded(), chance.Tests()
+@pytest.mark.parametrize("n_workers", [2, 3, 5])
+def test_nothing_is_found_in_what_is_not_broken(recorded, n_workers):
+    transcript, tests = recorded(n_workers=n_workers), chance.Tests()
     checks.examine(transcript, tests)
     assert tests.count > 3000
     assert tests.alarms() == []
-    assert checks.trespasses(transcript) == []
+    assert conduct.found_in(transcript, most=2) == []
+
+
+def test_nothing_is_found_in_runs_made_anew(made_anew):
+    transcript = made_anew()
+    assert examined_in(transcript) == {}
+    assert conduct.found_in(transcript, most=2) == []
+    opened = openings(transcript.view("worker1"))
+    assert {o.address[1] for o in opened if o.address and o.address[0] == 0 and o.counts} == {
+        len(said(transcript, "worker1", "anew", run=0))
+    }
+
+
+def test_nothing_is_found_under_another_secret(resampled):
     assert resampled() == {}
 
 
@@ -89,161 +97,170 @@ def test_seeded_generators_go_on_from_where_they_were(examined_once):
     assert states() == before
 
 
-def test_the_provider_receives_no_value_at_all(recorded):
-    view = recorded().view("crypto_provider")
-    assert view.arrays("dealt"), "what it sends"
-    received = [e for e in view.arrays() if e.receiver == view.party != e.sender]
-    assert received == []
+@pytest.mark.parametrize("party", [PROVIDER, "me"])
+def test_who_receives_no_masked_value_at_all(recorded, party):
+    view = recorded().view(party)
+    received = {e.kind for e in view.arrays() if e.receiver == view.party != e.sender}
+    assert received == {"public"} if party == PROVIDER else {"revealed"}
+    assert openings(view) == []
+    assert attacks.product_inputs(view) == []
 
 
-def test_one_mask_for_a_whole_tensor(monkeypatch, examined):
-    def mask(party, deal, x):
-        a = np.full_like(x, deal["a"].flat[0])
-        return Masked((yield x - a), a)
-
-    monkeypatch.setattr(arithmetic, "mask", mask)
-    assert examined()["opened by mask, step 0: one mask for all"] < POWER
+# ---- Masks ---------------------------------------------------------------------------------------
 
 
-def test_one_mask_for_all_that_is_compared(monkeypatch, examined):
-    """As in syft's securenn.msb."""
-    native = comparison.above_zero
-
-    def above_zero(party, deal, x):
-        return native(party, deal | {"r": np.full_like(deal["r"], deal["r"][0])}, x)
-
-    monkeypatch.setattr(comparison, "above_zero", above_zero)
-    assert examined()["opened by above_zero, step 0: one mask for all"] < POWER
+def first_of_all(fields):
+    """One number in all of the mask."""
+    return {"s": np.full_like(fields["s"], fields["s"].flat[0])}
 
 
-def first_of_its_shape(native, kept):
-    """`arithmetic.mask` with the first mask of this party's and of this shape, again and again."""
-
-    def mask(party, deal, x):
-        return native(party, kept.setdefault((party, x.shape), deal), x)
-
-    return mask
+def of_this_shape(fields):
+    """A mask that depends on nothing but its shape."""
+    draws = np.random.default_rng(fields["s"].shape)
+    return {"s": draws.integers(2**64, size=fields["s"].shape, dtype=np.uint64)}
 
 
-def test_a_mask_used_twice(monkeypatch, examined_once):
-    """For both operands of a product, in one run."""
-    monkeypatch.setattr(arithmetic, "mask", first_of_its_shape(arithmetic.mask, {}))
+@pytest.mark.parametrize("op", ["mask", "truncate"])
+def test_one_mask_for_a_whole_tensor(dealt, plain_products, examined, op):
+    """Of what is a factor; and of what is compared, as in syft's securenn.msb."""
+    dealt(op, first_of_all)
+    assert examined()[f"opened by {op}, step 0: one mask for all"] < POWER
+
+
+def test_what_is_compared_under_one_mask_is_recovered(dealt, plain_products, recorded):
+    """The attack on hidden values: their differences, to the last digit."""
+    dealt("truncate", first_of_all)
+    transcript = recorded()
+    guess, factor = attacks.relu_inputs(transcript.view("worker1"))
+    data, _, weights, bias, *_ = (x.view(np.int64) for x in checks.shared(transcript))
+    hidden = (data.reshape(16, 16) @ weights.reshape(32, 16).T + factor * bias).ravel()
+    assert factor == 1000
+    assert np.array_equal((guess - guess[0]).view(np.int64), hidden - hidden[0])
+
+
+def test_a_mask_used_twice(dealt, examined_once):
+    """For two operands of products."""
+    dealt("mask", of_this_shape)
     assert examined_once()["opened by mask and mask: one mask for both"] < POWER
 
 
-@pytest.mark.parametrize("module", [arithmetic, comparison])
-def test_a_mask_used_in_two_operations(monkeypatch, examined_once, module):
-    """The r of a truncation, or of a comparison, is the a of a factor's mask."""
-    name = "truncate" if module is arithmetic else "above_zero"
-    native, native_mask, kept = getattr(module, name), arithmetic.mask, {}
-
-    def mask(party, deal, x):
-        kept.setdefault(party, deal["a"])
-        return native_mask(party, deal, x)
-
-    def with_the_same(party, deal, *arguments):
-        r = kept[party].reshape(deal["r"].shape)
-        return native(party, deal | {"r": r}, *arguments)
-
-    monkeypatch.setattr(arithmetic, "mask", mask)
-    monkeypatch.setattr(module, name, with_the_same)
-    assert examined_once()[f"opened by mask and {name}: one mask for both"] < POWER
+@pytest.mark.parametrize("ops", [("truncate", "mask"), ("mask", "truncate_exactly")])
+def test_a_mask_used_in_two_operations(dealt, plain_products, examined_once, ops):
+    """The r of a truncation is the a of a factor's mask."""
+    for op in ops:
+        dealt(op, of_this_shape)
+    assert examined_once()[f"opened by {' and '.join(ops)}: one mask for both"] < POWER
 
 
-def test_a_mask_kept_over_an_optimisers_step(monkeypatch, examined):
-    """The difference of what is opened before and after it is the update of the weights."""
-    native, kept = arithmetic.mask, {}
+def test_a_mask_kept_over_an_optimisers_step(dealt, plain_products, examined):
+    """The difference of what is opened in two steps is that of the updates of the weights."""
 
-    def mask(party, deal, x):
-        if x.shape == (32, 16):  # the first layer's weights
-            deal = kept.setdefault(party, deal)
-        return native(party, deal, x)
+    def change(fields):  # of the first layer's weights
+        return of_this_shape(fields) if fields["s"].shape == (32, 16) else {}
 
-    monkeypatch.setattr(arithmetic, "mask", mask)
+    dealt("truncate", change)
     found = examined()
-    assert found["opened by mask and mask: one mask for both"] < POWER
+    assert found["opened by truncate and truncate: one mask for both"] < POWER
     assert "opened: one mask for any two" in found
 
 
-def test_randomness_dealt_twice(monkeypatch, examined):
+def test_a_truncation_masked_by_less_than_the_ring(dealt, plain_products, examined):
+    dealt("truncate", lambda fields: {"s": fields["s"] >> np.uint64(2)})
+    assert examined()["opened by truncate, step 0: bits"] < POWER
+
+
+@pytest.mark.parametrize(("level", "row"), [(0, -1), (1, 0), (2, -1)])
+def test_an_and_gate_with_a_zero_mask(dealt, examined, level, row):
+    """Of one of a gate's inputs, at any level of the tree."""
+
+    def change(fields):
+        masks = fields[f"masks{level}"].copy()
+        masks[row] = 0
+        return {f"masks{level}": masks}
+
+    dealt("above_zero", change)
+    assert examined()[f"opened by above_zero, step {level}: rows"] < POWER
+
+
+@pytest.mark.parametrize("level", range(3))
+def test_an_and_gate_with_two_equal_masks(dealt, examined, level):
+    """The XOR of what is opened under them is that of two of the gate's inputs."""
+
+    def change(fields):
+        masks = fields[f"masks{level}"].copy()
+        masks[-2] = masks[-1]
+        return {f"masks{level}": masks}
+
+    dealt("above_zero", change)
+    assert examined()[f"opened by above_zero, step {level}: pairs of rows"] < POWER
+
+
+@pytest.mark.parametrize("level", range(2))
+def test_one_mask_for_all_nodes(dealt, examined, level):
+    """Of a level of the tree that has several."""
+
+    def change(fields):
+        masks = fields[f"masks{level}"]
+        return {f"masks{level}": np.broadcast_to(masks[:, :1], masks.shape)}
+
+    dealt("above_zero", change)
+    assert examined()[f"opened by above_zero, step {level}: neighbouring nodes"] < POWER
+
+
+def test_shares_that_are_not_masked(monkeypatch, examined):
+    """A data owner who sends every worker its values as they are."""
+    native = Owner.share
+
+    def share(self, id, values):
+        with mock.patch.object(self._stream, "words", lambda address, n: np.zeros(n, np.uint64)):
+            return native(self, id, values)
+
+    monkeypatch.setattr(Owner, "share", share)
+    found = examined()
+    for name in WORKERS:
+        assert found[f"{name}: bits of what is share"] < POWER
+    assert found["opened by input, step 0: bits"] < POWER
+
+
+def test_a_mask_of_which_one_worker_knows_all(monkeypatch, recorded):
+    """One key for everybody: worker1's share of an input's mask is the mask, and the attack has the
+    data back."""
+    monkeypatch.setattr(provider, "new_key", lambda: bytes(32))
+    transcript = recorded()
+    data, *_ = checks.shared(transcript)
+    inputs = [x for _, x in attacks.product_inputs(transcript.view("worker1"))]
+    assert np.array_equal(next(x for x in inputs if x.shape == (16, 16)).ravel(), data)
+    assert examined_in(transcript)["worker2: bits of what is dealt"] < POWER
+
+
+# ---- Randomness ----------------------------------------------------------------------------------
+
+
+def test_an_address_that_serves_twice(monkeypatch, examined):
     """A key, and a counter that starts again with each run."""
-    native_init = Stream.__init__
+    native = Stream.words
 
-    def words(self, n):
-        native_init(self, self.key)
-        return native_words(self, n)
+    def words(self, address, n):
+        self.last = (-1, 0)
+        return native(self, (0, 0), n)
 
-    def init(self, key):
-        self.key = key
-        native_init(self, key)
-
-    native_words = Stream.words
-    monkeypatch.setattr(Stream, "__init__", init)
     monkeypatch.setattr(Stream, "words", words)
     found = examined()
     assert {"worker1: drawn twice", "crypto_provider: drawn twice"} <= set(found)
 
 
-def test_a_triple_made_by_the_orchestrator(monkeypatch, recorded, parties):
-    """As in syft's spdz: found by who sends what, and by the attack, which has the data back."""
-    monkeypatch.setattr(
-        Session, "between", classmethod(lambda cls, workers, provider: session_of(cls, workers))
-    )
+def test_an_attempt_that_uses_the_r_of_the_one_before(monkeypatch, made_anew):
+    native = Stream.words
 
-    def session_of(cls, workers):
-        sessions = syft.local_worker.crypto_store.semi2k
-        if NAME not in sessions:
-            session = cls(NAME, tuple(workers), syft.local_worker)
-            dealers.append(syft.local_worker.crypto_store.semi2k[NAME])
-            ends[NAME] = session
-        return ends[NAME]
+    def words(self, address, n):
+        run, attempt = address
+        self.last = (-1, 0)
+        return native(self, (run, 0 if attempt == 1 else attempt), n)
 
-    dealers, ends = [], {}
-    transcript = recorded(after_sharing=lambda: dealers[0].send_keys())
-    trespasses = checks.trespasses(transcript)
-    assert "me draws from words" in trespasses
-    assert "me sends worker2 what is dealt" in trespasses
-    data = next(x for _, x in attacks.product_inputs(transcript.view("me")) if x.shape == (16, 16))
-    owners = transcript.owners()
-    one, two = (owners.arrays("share", receiver=worker)[0] for worker in checks.WORKERS)
-    assert np.array_equal(data.ravel(), owners.value(one) + owners.value(two))
-
-
-def test_a_share_sent_to_the_provider_as_numbers(monkeypatch, resampled):
-    """Which is in no array, so that no transcript says that it is a share."""
-    shares, deal = {}, parties.Provider._deal
-    store = parties.Worker.do_store
-
-    def do_store(self, id, shape, share):
-        shares[self.party, id] = np.frombuffer(share, np.uint64).tolist()
-        store(self, id, shape, share)
-
-    def pack(**fields):
-        to_the_provider = {} if "do" in fields else {"share": shares[0, "held 0"]}
-        return parties.pack(**fields, **to_the_provider)
-
-    monkeypatch.setattr(parties.Worker, "do_store", do_store)
-    monkeypatch.setattr(rounds, "pack", pack)
-    monkeypatch.setattr(
-        parties.Provider, "_deal", lambda self, share, **fields: deal(self, **fields)
-    )
-    assert set(resampled()) == {
-        "worker2 under another secret: numbers and names to crypto_provider"
-    }
-
-
-def test_a_share_answered_as_numbers(monkeypatch, resampled):
-    """By worker1, to the orchestrator."""
-    reply = parties.Worker._reply
-
-    def with_a_share(self):
-        fields = parties.unpack(reply(self))
-        registers = {} if self.run is None or self.party else self.run.registers
-        shares = [x.ravel().tolist() for x in registers.values() if isinstance(x, np.ndarray)]
-        return parties.pack(**fields, shares=shares)
-
-    monkeypatch.setattr(parties.Worker, "_reply", with_a_share)
-    assert "worker2 under another secret: numbers and names to me" in resampled()
+    monkeypatch.setattr(Stream, "words", words)
+    found = examined_in(made_anew())
+    assert {"worker1: drawn twice", "crypto_provider: drawn twice"} <= set(found)
+    assert found["opened by truncate and truncate: one mask for both"] < POWER
 
 
 def seeded_key():
@@ -253,91 +270,45 @@ def seeded_key():
 
 def test_keys_from_a_seeded_generator(monkeypatch, resampled):
     """Two runs with one seed have one mask for two secrets."""
-    for module in (parties, rounds, checks.resample):
+    for module in (resample, checks):
         monkeypatch.setattr(module, "new_key", seeded_key)
     found = resampled()
-    for worker in checks.WORKERS:
-        assert found[f"{worker} under another secret: opened by mask, step 0"] < POWER
+    for name in (*WORKERS, "worker3"):
+        assert found[f"{name} under another secret: opened by input, step 0"] < POWER
+        assert found[f"{name} under another secret: opened by mask, step 0"] < POWER
 
 
 def test_words_from_a_seeded_generator(monkeypatch, recorded):
     """As syft's: found in what the seed's generator draws."""
 
-    def words(self, n):
+    def words(self, address, n):
         drawn = torch.empty(n, dtype=torch.int64).random_(-(2**63), 2**63 - 1)
         return drawn.numpy().view(np.uint64)
 
     monkeypatch.setattr(Stream, "words", words)
     drawn = attacks.generator(1)
     transcript = recorded()
-    for party in ("worker1", "worker2"):
+    for party in WORKERS:
         hits, looked_for = attacks.seeded_draws(transcript.view(party), drawn)
         assert hits >= 8
         assert chance.of_pairs(hits, looked_for * drawn.size / 2**64) < POWER
 
 
-def test_a_truncation_masked_by_less_than_the_ring(monkeypatch, examined):
-    native = arithmetic.truncate
-
-    def truncate(party, deal, x, d):
-        return native(party, deal | {"r": deal["r"] >> np.uint64(2)}, x, d)
-
-    monkeypatch.setattr(arithmetic, "truncate", truncate)
-    assert examined()["opened by truncate, step 0: bits"] < POWER
-
-
-@pytest.mark.parametrize("level", range(3))
-def test_an_and_gate_with_a_zero_mask(monkeypatch, examined, level):
-    """Of one of a gate's inputs, at any level of the tree."""
-    native = comparison.above_zero
-
-    def above_zero(party, deal, x):
-        masks = deal[f"masks{level}"].copy()
-        masks[-1] = 0
-        return native(party, deal | {f"masks{level}": masks}, x)
-
-    monkeypatch.setattr(comparison, "above_zero", above_zero)
-    assert examined()[f"opened by above_zero, step {level + 1}: rows"] < POWER
-
-
-@pytest.mark.parametrize("level", range(3))
-def test_an_and_gate_with_two_equal_masks(monkeypatch, examined, level):
-    """The XOR of what is opened under them is that of two of the gate's inputs."""
-    native = comparison.above_zero
-
-    def above_zero(party, deal, x):
-        masks = deal[f"masks{level}"].copy()
-        masks[-2] = masks[-1]
-        return native(party, deal | {f"masks{level}": masks}, x)
-
-    monkeypatch.setattr(comparison, "above_zero", above_zero)
-    assert examined()[f"opened by above_zero, step {level + 1}: pairs of rows"] < POWER
-
-
-def test_shares_that_are_not_masked(monkeypatch, recorded):
-    """A data owner who gives its values to one worker and zeros to the other."""
-    native = Session.share
-
-    def share(self, values):
-        with monkeypatch.context() as patch:
-            patch.setattr(self._owner, "words", lambda n: np.zeros(n, np.uint64), raising=False)
-            return native(self, values)
-
-    monkeypatch.setattr(Session, "share", share)
-    tests = chance.Tests()
-    checks.examine(recorded(), tests)
-    assert caught(tests)["worker2: bits of what is share"] < POWER
-
-
 def test_openings_are_told_apart(recorded):
-    """What the controls rest on: each opening is found with the instruction that asked for it."""
-    opened = openings(recorded().view("me"))
-    compared = [o for o in opened if o.op == "above_zero" and o.run == 1]
-    assert [(o.step, o.bits, o.value.shape) for o in compared] == [
-        (0, False, (512,)),
-        (1, True, (7, 128)),
-        (2, True, (7, 32)),
-        (3, True, (6, 8)),
-        (4, True, (8,)),
+    """What the controls rest on: each opening is found with the instruction that asked for it, and
+    with the view's share of its mask."""
+    transcript = recorded(n_workers=3)
+    views = [openings(transcript.view(name)) for name in transcript.workers]
+    compared = [o for o in views[0] if o.bits and o.address[0] == 1]
+    assert [(o.step, o.value.shape) for o in compared] == [
+        (0, (7, 11, 8)),
+        (1, (7, 3, 8)),
+        (2, (4, 1, 8)),
+        (3, (8,)),
     ]
-    assert {o.op for o in opened} == {"mask", "truncate", "above_zero"}
+    assert {o.op for o in views[0]} == {"input", "mask", "truncate", "above_zero"}
+    for same in zip(*views, strict=True):
+        assert len({(o.address, o.number, o.op, o.step, o.value.tobytes()) for o in same}) == 1
+    inputs = [same for same in zip(*views, strict=True) if same[0].op == "input"]
+    for same, value in zip(inputs, checks.shared(transcript), strict=True):
+        assert np.array_equal((same[0].value + sum(o.mask for o in same)).ravel(), value)

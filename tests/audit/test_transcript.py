@@ -4,36 +4,42 @@ import gc
 import json
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
-import msgpack
 import numpy as np
 import pytest
 import syft
 import torch
 
 import smpc.semi2k
-from smpc.audit import PROGRAM
+from smpc.audit import PROGRAM, resample
 from smpc.audit import __main__ as command
-from smpc.audit.openings import Follower
+from smpc.audit.messages import MEANINGS, NAMES, split_semi2k
+from smpc.audit.openings import Dealer, Follower
 from smpc.audit.transcript import (
     OWNERS,
+    PROVIDER,
     VERSION,
+    WORKERS,
     Recorder,
+    Transcript,
     TranscriptError,
-    split_semi2k,
     values_of,
 )
+from smpc.semi2k import storage, wire
 from smpc.semi2k.network import Network
-from smpc.semi2k.parties import Provider, pack
-from smpc.semi2k.randomness import Stream
-from tests.audit.party import NAME
+from smpc.semi2k.owner import Owner
+from smpc.semi2k.randomness import Stream, new_key
+from smpc.semi2k.wire import pack, unpack
 
 # Of randomness; what is drawn from `smpc.semi2k.randomness` goes through a door.
 SOURCES = r"urandom|(np|numpy)\.random|torch\.rand|(import|from) (random|secrets)\b"
 DOORS = (
-    (Network, "request"),
+    (Network, "carry"),
+    (Owner, "share"),
+    (storage, "read"),
     (syft.VirtualWorker, "_send_msg"),
     (Stream, "words"),
     (np.random, "randint"),
@@ -41,79 +47,100 @@ DOORS = (
 
 
 def sent(transcript, party):
-    """What a party answered, message by message."""
+    """What a party said, message by message, and to whom."""
     view = transcript.view(party)
-    return [fields for fields in view.messages(sender=party) if fields]
+    return [(entry.receiver, fields) for entry, fields in view.messages(sender=party)]
 
 
-@pytest.mark.parametrize(("party", "name"), [(0, "worker1"), (1, "worker2")])
-def test_a_worker_does_nothing_that_does_not_follow_from_its_view(recorded, party, name):
-    """A worker made of the messages that it received alone gives every answer, byte by byte."""
-    transcript = recorded()
-    worker = Follower(party)
-    for fields in transcript.view(name).messages(receiver=name):
-        worker.feed(fields)
-    answers = [msgpack.unpackb(reply, use_list=False) for reply in worker.replies if reply]
-    assert len(answers) > 20
-    assert answers == sent(transcript, name)
+def said(answers):
+    """Likewise, of an end's answers."""
+    return [(receiver, unpack(message)) for receiver, message in answers]
 
 
-def test_following_a_worker_writes_no_checkpoint(tmp_path):
-    """The message that has a worker save its shares names a folder of that worker's."""
-    about = {"run": "1", "step": 1}
-    Follower(0).feed(
-        {"do": "save", "ids": [], "folder": f"{tmp_path}/worker1", "about": about, "keep": None}
-    )
-    assert list(tmp_path.iterdir()) == []
+@pytest.mark.parametrize("n_workers", [2, 3])
+def test_a_party_does_nothing_that_does_not_follow_from_its_view(recorded, n_workers):
+    """An end made of the messages that it received alone gives every answer, byte by byte."""
+    transcript = recorded(n_workers=n_workers)
+    for worker in transcript.workers:
+        answers = said(Follower(transcript.view(worker)).answers)
+        assert len(answers) > 20
+        assert answers == sent(transcript, worker)
+    answers = said(Dealer(transcript.view(PROVIDER)).answers)
+    verbs = [fields["do"] for _, fields in answers]
+    assert {verb: verbs.count(verb) for verb in verbs} == {
+        "key": n_workers + 1,
+        "deal_input": 6,
+        "deal": len([e for e in transcript.entries if (e.name, e.receiver) == ("run", PROVIDER)]),
+    }
+    assert answers == sent(transcript, PROVIDER)
 
 
-def test_the_provider_does_nothing_that_does_not_follow_from_its_view(recorded):
-    transcript = recorded()
-    view = transcript.view("crypto_provider")
-    keys = [fields["key"] for fields in sent(transcript, view.party) if fields["do"] == "key"]
-    provider = Provider(None, (), None)
-    provider.streams = [Stream(key) for key in keys]
-    with np.errstate(over="ignore"):
-        dealt = [
-            msgpack.unpackb(provider._deal(**fields), use_list=False)
-            for fields in view.messages(receiver=view.party)
-        ]
-    assert len(dealt) == 2
-    assert dealt == [fields for fields in sent(transcript, view.party) if fields["do"] == "deal"]
+@pytest.fixture
+def resampled(parties, tmp_path):
+    """A recorded run of `resample`'s computation, which saves and loads a checkpoint."""
+    path = tmp_path / "run.jsonl"
+    secrets, _ = resample.draw(np.random.default_rng())
+    resample.record(path, WORKERS, {"worker1": new_key()}, secrets)
+    return Transcript(path)
+
+
+def test_following_a_worker_needs_no_file_and_writes_none(resampled, tmp_path):
+    """What it read from its checkpoint is in its view."""
+    for worker in WORKERS:
+        shutil.rmtree(tmp_path / worker)
+        answers = Follower(resampled.view(worker)).answers
+        assert said(answers) == sent(resampled, worker)
+        assert not (tmp_path / worker).exists()
+
+
+def test_a_recorded_run_has_every_kind_of_message(resampled):
+    """But one: it is recorded until no run was made anew. Each of its arrays has a meaning."""
+    grammar = [message for verbs in wire.GRAMMAR.values() for message in verbs.items()]
+    names = {entry.name for entry in resampled.entries if entry.kind == "message"}
+    assert names == {verb for verb, _ in grammar} - {"anew"}
+    fields = {(verb, field) for verb, fields in grammar for field in fields}
+    assert set(MEANINGS) | set(NAMES) <= fields
 
 
 def test_what_is_recorded_is_what_was_said(recorded, monkeypatch):
-    messages, request = [], Network.request
+    messages, carry = [], Network.carry
 
-    def spy(self, sender, receiver, message, kind):
-        reply = request(self, sender, receiver, message, kind)
-        messages.append((sender.id, receiver.id, len(message), reply and len(reply)))
-        return reply
+    def spy(self, sender, receiver, message):
+        messages.append((sender, receiver, len(message)))
+        return carry(self, sender, receiver, message)
 
-    monkeypatch.setattr(Network, "request", spy)
+    monkeypatch.setattr(Network, "carry", spy)
     transcript = recorded()
     entries = [entry for entry in transcript.entries if entry.kind == "message"]
-    sizes = [size for _, _, *both in messages for size in both if size is not None]
-    assert sorted(entry.bytes for entry in entries) == sorted(sizes)
+    assert [(entry.sender, entry.receiver, entry.bytes) for entry in entries] == messages
     owners = [entry for entry in entries if OWNERS in (entry.sender, entry.receiver)]
-    assert {entry.name for entry in owners} == {"store"}
+    assert {entry.name for entry in owners} == {"input", "key"}
 
 
-def test_what_is_recorded_is_what_was_drawn(recorded, parties, monkeypatch):
+def streams_of(session):
+    """Each stream of a session's -> whose it is."""
+    ends, roster = session.network.ends, session.roster
+    owned = {ends[OWNERS]._stream: OWNERS}
+    for worker in roster.workers:
+        own = ends[worker]._stream, *ends[worker]._input_streams.values()
+        owned |= dict.fromkeys(own, worker)
+    dealer = ends[roster.provider]
+    every = (*dealer._streams.values(), *dealer._inputs.values())
+    return owned | dict.fromkeys(every, roster.provider)
+
+
+def test_what_is_recorded_is_what_was_drawn(recorded, monkeypatch):
     """Word by word, and by whom: each stream is one party's."""
     drawn, native = [], Stream.words
 
-    def words(self, n):
-        drawn.append((self, native(self, n)))
+    def words(self, address, n):
+        drawn.append((self, native(self, address, n)))
         return drawn[-1][1]
 
     monkeypatch.setattr(Stream, "words", words)
     transcript = recorded()
-    session = syft.local_worker.crypto_store.semi2k[NAME]
-    whose = {session._owner: OWNERS}
-    whose |= {worker.crypto_store.semi2k[NAME].stream: worker.id for worker in parties.workers}
-    provider = parties.crypto_provider
-    whose |= dict.fromkeys(provider.crypto_store.semi2k[NAME].streams, provider.id)
+    (parties,) = syft.local_worker.crypto_store.semi2k.values()
+    whose = streams_of(parties.session)
     views = {party: transcript.view(party) for party in transcript.parties}
     views[OWNERS] = transcript.owners()
     entries = [e for e in transcript.entries if (e.kind, e.name) == ("drawn", "words")]
@@ -128,7 +155,7 @@ def test_a_view_holds_nothing_of_another(recorded):
     worker1, worker2 = (transcript.view(name) for name in ("worker1", "worker2"))
     with pytest.raises(PermissionError, match="not in the view of worker1"):
         worker1.value(worker2.arrays("drawn")[0])
-    assert not transcript.view("me").arrays("share", "dealt", "drawn")
+    assert {entry.kind for entry in transcript.view("me").arrays()} == {"public", "revealed"}
 
 
 def test_without_a_path_nothing_is_recorded(parties, share):
@@ -148,7 +175,7 @@ def test_a_recorder_leaves_the_doors_as_they_were(recorded):
 def test_there_is_no_way_around_the_doors():
     """One module of semi2k's draws, and one hands messages over."""
     modules = list(pathlib.Path(smpc.semi2k.__file__).parent.rglob("*.py"))
-    assert {"randomness.py", "network.py", "rounds.py"} <= {path.name for path in modules}
+    assert {"randomness.py", "network.py", "session.py"} <= {path.name for path in modules}
     for path in modules:
         text = path.read_text()
         if path.name != "randomness.py":
@@ -159,7 +186,7 @@ def test_there_is_no_way_around_the_doors():
 
 def test_an_array_without_a_meaning_stops_the_run():
     with pytest.raises(KeyError, match="secret"):
-        split_semi2k(pack(do="tell", secret=bytes(8)), {"share": "share"})
+        split_semi2k(pack("open", secret=bytes(8)))
 
 
 def test_recording_leaves_torchs_generator_alone(recorded):
@@ -221,9 +248,18 @@ def written(recorded, tmp_path):
 def test_a_partys_view_is_printed(written, capsys):
     command.main(["--transcript", str(written), "--party", "worker1"])
     printed = capsys.readouterr().out
-    assert "data_owners" in printed
-    assert "dealt" in printed
-    assert "worker2" not in printed
+    title, *lines = printed.split("\n\n")[0].splitlines()
+    assert title.split()[:4] == ["round", "sender", "receiver", "kind"]
+    ends = {tuple(line.split()[1:4]) for line in lines}
+    assert ends == {
+        ("worker1", "worker1", "drawn"),
+        ("crypto_provider", "worker1", "dealt"),
+        ("owners", "worker1", "share"),
+        ("me", "worker1", "public"),
+        ("worker1", "worker2", "masked"),
+        ("worker2", "worker1", "masked"),
+        ("worker1", "me", "revealed"),
+    }
     assert printed.strip().endswith("bytes.")
 
 
