@@ -1,5 +1,5 @@
-# train · test · audit · bench · bench-growth · bench-peers, each in .venv with the exact lock
-# installed; `make lock` makes the lock anew.
+# train · test · audit · bench · bench-growth · bench-rounds · bench-peers, each in .venv with the
+# exact lock installed; `make lock` makes the lock anew.
 PYTHON ?= python3
 
 train: .venv/lock
@@ -18,6 +18,9 @@ bench: .venv/lock
 
 bench-growth: .venv/lock
 	.venv/bin/python -m benchmarks.growth
+
+bench-rounds: .venv/lock
+	.venv/bin/python -m benchmarks.rounds
 
 bench-peers: .venv/lock
 	.venv/bin/python -m benchmarks.peers
@@ -43,4 +46,4 @@ lock-peers:
 	    --python-platform x86_64-unknown-linux-gnu --generate-hashes --no-header --no-annotate \
 	    --quiet --output-file $${peer%=*}.txt; done
 
-.PHONY: train test audit bench bench-growth bench-peers lock lock-peers
+.PHONY: train test audit bench bench-growth bench-rounds bench-peers lock lock-peers
