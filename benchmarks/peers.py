@@ -35,12 +35,12 @@ SYSTEMS = {
     "plain": ("plain PyTorch", "1", "–", "1 process"),
     "snn": ("syft 0.2.9 `snn`", "2 + 1", "orchestrator", "1 process (a)"),
     "fss": ("syft 0.2.9 `fss`", "2 + 1", "orchestrator", "1 process (a)"),
-    "semi2k": ("**`semi2k`**", "2 + 1", "crypto provider", "1 process (b)"),
+    "semi2k": ("**`semi2k`**", "2 + 1", "crypto provider", "1 process"),
     ("crypten", "TFP"): ("CrypTen 0.4.1, trusted first party", "2", "party 0", "2 processes"),
     ("crypten", "TTP"): ("CrypTen 0.4.1, trusted third party", "2 + 1", "dealer", "3 processes"),
     ("spu", "SEMI2K"): ("SPU 0.9.5 SEMI2K", "2", "party 0", "2 processes"),
     ("spu", "ABY3"): ("SPU 0.9.5 ABY3", "3", "nobody", "3 processes"),
-    ("tf_encrypted", "processes"): ("TF Encrypted 0.9.1 ABY3", "3", "nobody", "4 processes (c)"),
+    ("tf_encrypted", "processes"): ("TF Encrypted 0.9.1 ABY3", "3", "nobody", "4 processes (b)"),
     ("tf_encrypted", "one-process"): ("TF Encrypted 0.9.1 ABY3", "3", "nobody", "1 process"),
 }
 COLUMNS = (
@@ -62,8 +62,8 @@ process nothing is sent.
 Not all promise the same: CrypTen's masks come from torch's Mersenne Twister, and its divisions are
 wrong by a wrap with a small probability; of `snn` and `fss` see the trust model in README.md.
 
-(a) and a pool of processes that syft forks for each matrix product. (b) The orchestrator passes
-openings on, so that they are counted twice. (c) Three servers, and one that directs them.
+(a) and a pool of processes that syft forks for each matrix product. (b) Three servers, and one that
+directs them.
 """
 
 LOSS_TOLERANCE = 0.02  # a loss is near 1; with three decimals, ten steps' roundings add up
@@ -162,7 +162,7 @@ def run_protocol(protocol, task):
         raise Unavailable(f"its run failed with status {error.returncode}") from None
     if not filecmp.cmp(task, own, shallow=False):
         raise RuntimeError(f"{protocol} ran from other weights or on other items")
-    return figures | {"bytes": figures["bytes"] + figures.get("dealt", 0)}
+    return figures
 
 
 def run_peer(name, argument, task):

@@ -3,10 +3,10 @@
     make bench          # about eight minutes; prints one table
 
 Each system runs `train_encrypted.py` with the tutorial's arguments in a process of its own, with
-one thread. A message is one serialised request from one party to another, whatever it is for;
-dealing is counted apart. The ratio is of the wall time of whole epochs of ten steps, everything
-within it, the losses that are revealed and printed too: a median over epochs, the first included.
-syft's own protocols fork a process for each core at every product, so that one thread suits them.
+one thread. A message is what one party sends another, whatever it is for. The ratio is of the wall
+time of whole epochs of ten steps, everything within it, the losses that are revealed and printed
+too: a median over epochs, the first included. syft's own protocols fork a process for each core at
+every product, so that one thread suits them.
 """
 
 import json
@@ -19,15 +19,18 @@ import sys
 import tempfile
 import time
 
+from smpc.report import sent_by_all
+
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 EPOCHS = {"snn": 1, "fss": 1, "semi2k": 6}
 STEPS = 10  # an epoch
+NETWORK_A = ["--batch-size", "128", "--n-train-items", "1280"]  # of the papers: 784-128-128-10
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
-def run_here(protocol, out):
-    """In a process of its own: the script, with syft's messages counted by training step."""
-    sys.path.insert(0, str(REPOSITORY))
+def run_here(protocol, out, *arguments):
+    """In a process of its own: the script, with syft's messages counted by training step; with
+    `NETWORK_A` as the arguments that network in the tutorial's place."""
     import numpy
     import torch
 
@@ -68,12 +71,19 @@ def run_here(protocol, out):
         numpy.savez(pathlib.Path(out, "task.npz"), losses=losses, correct=correct, **arrays)
         return losses, correct, seconds
 
+    class NetworkA(script.Net):
+        def __init__(self, activation):
+            super().__init__(activation)
+            self.fc2, self.fc3 = script.nn.Linear(128, 128), script.nn.Linear(128, 10)
+
     VirtualWorker._send_msg = counted_send
+    script.Net = NetworkA if arguments else script.Net
     train_plain_twin, script.train_plain_twin = script.train_plain_twin, recorded
     script.train = counted("epoch", script.train)
     script.test = counted("test pass", script.test)
     sys.argv = ["train_encrypted.py", "--protocol", protocol, "--out", out]
     sys.argv += ["--epochs", str(EPOCHS[protocol]), "--data-dir", str(REPOSITORY / "data")]
+    sys.argv += arguments
     script.main()
     pathlib.Path(out, "syft.json").write_text(json.dumps(figures))
 
@@ -83,15 +93,22 @@ def cpu_seconds():
     return sum(os.times()[:4])
 
 
-def measure(protocol, task=None):
+def measure(protocol, task=None, arguments=()):
     """One protocol's figures, from a run in a process of its own.
 
     Args:
         task: where to leave the run's initial weights, items and plain losses, as an npz file.
+        arguments: `NETWORK_A`, for that in the place of the tutorial's.
     """
     with tempfile.TemporaryDirectory() as out:
-        command = [sys.executable, __file__, protocol, out]
-        subprocess.run(command, check=True, env=os.environ | ONE_THREAD, stdout=subprocess.DEVNULL)
+        command = [sys.executable, "-m", "benchmarks.training", protocol, out, *arguments]
+        subprocess.run(
+            command,
+            check=True,
+            cwd=REPOSITORY,
+            env=os.environ | ONE_THREAD,
+            stdout=subprocess.DEVNULL,
+        )
         record = json.loads(pathlib.Path(out, "run.json").read_text())
         syft = json.loads(pathlib.Path(out, "syft.json").read_text())
         if task:
@@ -111,10 +128,9 @@ def measure(protocol, task=None):
         counters = record["counters"]["training step"]
         figures |= {
             "rounds": counters["rounds"],
-            "messages": counters["messages"]["online"] + sent["messages"],
-            "dealing": counters["messages"]["dealing"],
+            "messages": sum(counters["messages"].values()) + sent["messages"],
             "opened": counters["opened"],
-            "bytes": sum(counters["sent"]["online"].values()),
+            "bytes": sent_by_all(counters) + sent["bytes"],
             "dealt": counters["sent"]["dealing"]["crypto_provider"],
         }
     else:
@@ -168,12 +184,16 @@ def main():
         task = pathlib.Path(folder, "task.npz")
         rows = {protocol: measure(protocol, task) for protocol in EPOCHS}
         rows = {"plain PyTorch": plain(task)} | rows
-    columns = ("step", "epoch", "test", "rounds", "messages", "dealing", "bytes", "opened", "dealt")
+        rows["semi2k, network A"] = measure("semi2k", arguments=NETWORK_A)
+    columns = ("step", "epoch", "test", "rounds", "messages", "opened", "dealt", "bytes")
     print(
         "Seconds of a training step of 64 items, of an epoch of ten, of a test pass of 640 items;"
     )
-    print("and of a training step: rounds, messages, messages for dealing, bytes of all messages,")
-    print("bytes opened by both workers, bytes dealt.\n")
+    print(
+        "and of a training step: rounds, messages, bytes opened by both workers, bytes dealt, and"
+    )
+    print("bytes of all messages of all parties, each counted once. Network A: 784-128-128-10 with")
+    print("batches of 128, that of the papers.\n")
     print("| system | s a step | s an epoch | s a test pass | " + " | ".join(columns[3:]) + " |")
     print("| --- |" + " --- |" * len(columns))
     for system, figures in rows.items():
