@@ -43,11 +43,11 @@ class Worker:
         self._stream, self._input_streams, self._keys = None, {}, set()
         # of the last worker: (owner, share) -> {which: half}, and (owner, which) -> the last share
         self._half_inputs, self._halves_had = {}, {}
+        self._latest = (-1, 0)  # the address of a run
         self._forget_run()
 
     def _forget_run(self):
         self.run = self._order = None  # the Run, and the message that asked for it
-        self._latest = getattr(self, "_latest", (-1, 0))  # address of a run
         self._round, self._asked, self._dealt = 0, None, {}
         self._heard = {}  # (address, round) -> worker -> (words, bits)
 
