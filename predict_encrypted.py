@@ -13,9 +13,14 @@ owner, the client, and the orchestrator, to whom the digits are revealed for the
 import statistics
 import time
 
+from smpc import process
+
+if __name__ == "__main__":
+    process.prepare()  # for Ctrl-C while importing
+
 import train_encrypted as training
 from smpc import arguments, mnist
-from smpc.model import ModelError, load_model
+from smpc.model import load_model
 from train_encrypted import ACTIVATIONS, Net, secret_share, semi2k, sy, torch
 
 PROGRAM = "predict_encrypted.py"
@@ -24,12 +29,12 @@ PROGRAM = "predict_encrypted.py"
 def parse_arguments(argv=None):
     parser = arguments.Parser(__doc__.split("\n")[0], PROGRAM)
     add, count = parser.add_argument, arguments.positive(int)
-    add("model", help="file with the weights, made by train_encrypted.py --save-model")
+    add("model", type=arguments.path, help="file with the weights, of --save-model")
     add("--n-test-items", type=count, default=640, help="items to classify, of MNIST's 10,000")
     add("--test-batch-size", type=count, default=64, help="items a batch")
     add("--precision-fractional", type=int, default=3, help="decimal digits of fixed precision")
     add("--activation", choices=list(ACTIVATIONS), default="relu", help="of the hidden layers")
-    add("--data-dir", default="./data", help="folder that holds MNIST/raw/")
+    add("--data-dir", type=arguments.path, default="./data", help="folder that holds MNIST/raw/")
     args = parser.parse_args(argv)
     args.protocol = "semi2k"
     arguments.check_items(parser, "test", args.n_test_items, mnist.N_TEST, args.test_batch_size)
@@ -50,14 +55,15 @@ def predict(args, model, data, workers, crypto_provider):
     return digits, time.time() - start_time
 
 
+@process.in_order(PROGRAM)
 def main():
     args = parse_arguments()
     model = Net(ACTIVATIONS[args.activation])
+    load_model(model, args.model)
     try:
         mnist.prepare(args.data_dir)
-        load_model(model, args.model)
-    except (mnist.DataError, ModelError) as error:
-        arguments.fail(error, PROGRAM)
+    except mnist.DataError as error:
+        process.fail(error, PROGRAM)
 
     torch.set_num_threads(1)
     hook = sy.TorchHook(torch)
@@ -69,7 +75,7 @@ def main():
             *workers, crypto_provider=crypto_provider, protocol=args.protocol, requires_grad=True
         )
     except OverflowError as error:
-        arguments.fail(f"{args.model}: {error}", PROGRAM)
+        process.fail(f"{args.model}: {error}", PROGRAM)
 
     correct, latencies = 0, {1: [], args.test_batch_size: []}
     for data, target in training.get_data_loader(args, train=False):
@@ -79,10 +85,11 @@ def main():
                 latencies[size].append(seconds)
         correct += (digits == target).sum().item()
 
-    print(f"correct: {correct} of {args.n_test_items}")
-    for size, seconds in latencies.items():
-        seconds = statistics.median(seconds)
-        print(f"images at once: {size:<4} median milliseconds: {1000 * seconds:.1f}")
+    with process.to_stdout():
+        print(f"correct: {correct} of {args.n_test_items}")
+        for size, seconds in latencies.items():
+            seconds = statistics.median(seconds)
+            print(f"images at once: {size:<4} median milliseconds: {1000 * seconds:.1f}")
 
 
 if __name__ == "__main__":

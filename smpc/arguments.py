@@ -2,11 +2,10 @@
 
 import argparse
 import math
-import pathlib
-import sys
+import unicodedata
 
 from smpc import compat, mnist
-from smpc.files import prepare_folder
+from smpc.process import fail, to_stdout
 
 # Decimal digits of fixed precision that each protocol can compute with. Fewer than two round every
 # weight of the first layer, at most 1/28, to 0. With more than the most, `snn` and `fss` go wrong:
@@ -22,28 +21,6 @@ MOST_WORKERS = 5  # under semi2k
 HELD_ITEMS = 2048
 
 
-def fail(message, program="train_encrypted.py"):
-    """End the program with one line on stderr and exit status 2."""
-    print(f"{program}: error: {message}", file=sys.stderr)
-    raise SystemExit(2)
-
-
-def folder(option, path):
-    """The folder that an option names, made if need be; ends the program if it cannot be used."""
-    try:
-        return prepare_folder(path)
-    except OSError as error:
-        fail(f"{option} {path}: {error.strerror}")
-
-
-def file_in_folder(option, path):
-    """Check that the file an option names can be made; ends the program if not."""
-    path = pathlib.Path(path)
-    if path.is_dir():
-        fail(f"{option} {path}: is a folder, name a file in it")
-    folder(option, path.parent)
-
-
 class Parser(argparse.ArgumentParser):
     """An `argparse.ArgumentParser` whose errors are one line, without the usage before it."""
 
@@ -55,6 +32,23 @@ class Parser(argparse.ArgumentParser):
     def error(self, message):
         """Called by argparse for whatever it cannot parse."""
         fail(message, self.prog)
+
+    def print_help(self, file=None):
+        """Called by argparse for --help; unlike argparse's own, it does not pass over an error."""
+        with to_stdout():
+            print(self.format_help(), end="", file=file)
+
+
+def path(text):
+    """An argparse type: what can be a path and be told in a line, in UTF-8."""
+    if not text:
+        raise argparse.ArgumentTypeError("an empty path")
+    kinds = set(map(unicodedata.category, text))
+    if "Cs" in kinds:  # how Python reads what is not UTF-8
+        raise argparse.ArgumentTypeError(f"not UTF-8: {text!a}")
+    if kinds & {"Cc", "Zl", "Zp"}:
+        raise argparse.ArgumentTypeError(f"a path with control characters: {text!a}")
+    return text
 
 
 def positive(kind):
@@ -79,6 +73,7 @@ def check(parser, args):
     Returns:
         the same.
     """
+    check_hosts(parser, args)
     check_items(parser, "train", args.n_train_items, mnist.N_TRAIN, args.batch_size)
     check_items(parser, "test", args.n_test_items, mnist.N_TEST, args.test_batch_size)
     if args.transcript and (most := max(args.n_train_items, args.n_test_items)) > HELD_ITEMS:
@@ -89,7 +84,7 @@ def check(parser, args):
         parser.error(f"--n-workers {args.n_workers}: {args.protocol} is between {most} workers")
     if args.exact_truncation and not semi2k:
         parser.error(f"--exact-truncation: --protocol {args.protocol} has none, use semi2k")
-    if args.resume and not args.checkpoint:
+    if args.resume and not (args.checkpoint or args.parties):
         parser.error("--resume: say with --checkpoint DIR what to go on from")
     if args.checkpoint and not semi2k:
         parser.error(f"--checkpoint: --protocol {args.protocol} has none, use semi2k")
@@ -112,6 +107,31 @@ def check(parser, args):
     if (most := max(args.lr)) * 10 ** (2 * digits) >= 2**52:
         parser.error(f"--lr {most:g}: products overflow the ring with {digits} decimal digits")
     return args
+
+
+def check_hosts(parser, args):
+    """Refuse what cannot be had where parties are on hosts of their own; follow the plan there."""
+    alone = ("plan", "write_plan", "home")
+    if given := [name for name in alone if getattr(args, name) and not args.parties]:
+        parser.error(f"--{given[0].replace('_', '-')}: say with --parties FILE who takes part")
+    if not args.parties:
+        return
+    if args.protocol != "semi2k":
+        parser.error(f"--protocol {args.protocol} sends pickles, which hosts run: use semi2k")
+    if args.n_workers != parser.get_default("n_workers"):
+        parser.error("--n-workers: on hosts they are those of the parties file")
+    if args.plain_twin:
+        parser.error("--plain-twin: the data is at its owners, and not here")
+    if args.transcript:
+        parser.error("--transcript: on hosts each party records its own, with serve --transcript")
+    if args.plan and args.write_plan:
+        parser.error("--write-plan makes a plan, and --plan follows one: give one of them")
+    if args.resume and args.write_plan:
+        parser.error("--write-plan: a plan is of a whole run, leave out --resume")
+    if args.plan:
+        from smpc.hosts import plans  # here, since only hosts need it
+
+        plans.follow(parser, args)
 
 
 def check_items(parser, name, items, available, batch_size):

@@ -62,7 +62,26 @@ def run(script, monkeypatch, fails):
         (["--resume"], "--resume: say with --checkpoint DIR what to go on from"),
         (["--checkpoint", "data", "--protocol", "snn"], "--protocol snn has none, use semi2k"),
         (["--checkpoint", "data", "--resume"], "data holds no checkpoint: leave out --resume"),
-        (["--save-model", "data"], "--save-model data: is a folder, name a file in it"),
+        (["--save-model", "data"], "--save-model data: a folder; name a file in it"),
+        *(
+            ([option, value], f"{option}: {message}")
+            for option in ("--out", "--checkpoint", "--save-model", "--transcript", "--data-dir")
+            for value, message in (
+                ("", "an empty path"),
+                ("two\nlines", "a path with control characters: 'two\\nlines'"),
+                ("nothing\0more", "a path with control characters: 'nothing\\x00more'"),
+                ("caf\udce9", "not UTF-8: 'caf\\udce9'"),
+            )
+        ),
+        *(
+            ([option, "long" * 63], "File name too long")  # for a temporary one, at least
+            for option in ("--save-model", "--transcript")
+        ),
+        *(
+            ([option, "long" * 2000], "File name too long")
+            for option in ("--checkpoint", "--save-model", "--transcript", "--data-dir")
+        ),
+        (["two\nlines"], "unrecognized arguments: two\\nlines"),
         (["--protocol", "bgw"], "--protocol: invalid choice: 'bgw'"),
         (["--activation", "gelu"], "--activation: invalid choice: 'gelu'"),
         (
@@ -134,6 +153,7 @@ def test_out_not_writable(run, tmp_path):
     (tmp_path / "file").write_text("")
     assert "--out" in run("--out", tmp_path / "file")
     assert "Not a directory" in run("--out", tmp_path / "file" / "below")
+    assert "File name too long" in run("--out", "long" * 2000)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import random
 import shutil
 import signal
@@ -36,22 +37,19 @@ def test_killed_at_ten_random_moments(tmp_path):
     """The losses stay those of the plain twin: over 20 unbroken runs none was off by 0.0061."""
     folder, out = tmp_path / "checkpoint", tmp_path / "results"
     command = [sys.executable, "train_encrypted.py", "--checkpoint", folder, "--out", out]
-    command += "--checkpoint-every 1 --epochs 12 --n-test-items 64 --plain-twin".split()
-
-    def resume():
-        return ["--resume"] if (folder / "progress").exists() else []
+    command += "--resume --checkpoint-every 1 --epochs 12 --n-test-items 64 --plain-twin".split()
 
     draw = random.SystemRandom()
     moments = [(draw.random() < 0.8, draw.uniform(0, 0.5)) for _ in range(10)]
     print(moments)  # whether training has begun, and seconds from then; if not, six times as many
     for begun, seconds in moments:
-        with subprocess.Popen([*command, *resume()], stdout=subprocess.PIPE) as process:
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
             if begun:
                 process.stdout.readline()
             time.sleep(seconds if begun else 6 * seconds)
             process.send_signal(signal.SIGKILL)
         assert process.returncode == -signal.SIGKILL, "it had ended before"
-    result = subprocess.run([*command, *resume()], capture_output=True, text=True)
+    result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     record = json.loads((out / "run.json").read_text())
     numbers = [(step["epoch"], step["batch"]) for step in record["steps"]]
@@ -64,16 +62,22 @@ def test_killed_at_ten_random_moments(tmp_path):
 @pytest.fixture
 def run(parties, tmp_path):
     """run(**arguments) -> the checkpoint in `tmp_path`, a small model that is shared anew, and a
-    record, as the script makes them; `begin` has not been called."""
+    record, as the script makes them; `begin` has not been called. The run before is over."""
+    locks = []
 
     def run(resume=False, sizes=(3, 2), **arguments):
         always = {"checkpoint": tmp_path / "c", "checkpoint_every": 1, "epochs": 2}
+        always |= {"plan": None, "write_plan": None}
         arguments = {**ARGUMENTS, **always} | arguments
         model = torch.nn.Linear(*sizes).fix_precision()
         model.share(*parties.workers, crypto_provider=parties.crypto_provider, protocol="semi2k")
         record = SimpleNamespace(steps=[], tests=[])
         record.restore = lambda steps, tests: vars(record).update(steps=steps, tests=tests)
-        return Checkpoint(SimpleNamespace(**arguments, resume=resume)), model, record
+        while locks:
+            locks.pop().close()  # as the end of a process does
+        kept = Checkpoint(SimpleNamespace(**arguments, resume=resume))
+        locks.append(kept.lock)
+        return kept, model, record
 
     return run
 
@@ -101,7 +105,7 @@ def test_what_a_checkpoint_holds(run, tmp_path):
         step(kept, model, record)
     weight = reveal(model.weight)
     assert sorted(str(file.relative_to(kept.folder)) for file in kept.folder.rglob("*")) == [
-        *("progress", "worker1", "worker1/2.shares", "worker1/3.shares"),
+        *("lock", "progress", "worker1", "worker1/2.shares", "worker1/3.shares"),
         *("worker2", "worker2/2.shares", "worker2/3.shares"),
     ]
     shares = []
@@ -114,7 +118,20 @@ def test_what_a_checkpoint_holds(run, tmp_path):
     values = (shares[0] + shares[1]).view(np.int64) / 1000
     assert np.allclose(values[:6].reshape(2, 3), weight)
     fields = storage.read(kept.folder / "progress")
-    assert fields.keys() == {"run", "step", "arguments", "steps", "tests"}
+    assert fields.keys() == {"save", "step", "arguments", "steps", "tests", "position"}
+
+
+def broken_off_after(written, monkeypatch):
+    """Have the next write but `written` be broken off, as by a kill."""
+    left = iter(range(written))
+
+    def write(path, content):
+        if next(left, None) is None:
+            path.with_name(f".{path.name}.0").write_bytes(content[: len(content) // 2])
+            raise KeyboardInterrupt
+        files.write_whole(path, content)
+
+    monkeypatch.setattr(storage, "write_whole", write)
 
 
 def test_broken_off_at_every_write(run, monkeypatch, tmp_path):
@@ -123,16 +140,8 @@ def test_broken_off_at_every_write(run, monkeypatch, tmp_path):
     kept.begin(model, record)
     weights = [reveal(model.weight)]
     for written in range(4):
-        left = iter(range(written))
-
-        def write(path, content, left=left):
-            if next(left, None) is None:
-                path.with_name(f".{path.name}.0").write_bytes(content[: len(content) // 2])
-                raise KeyboardInterrupt
-            files.write_whole(path, content)
-
         with monkeypatch.context() as patch:
-            patch.setattr(storage, "write_whole", write)
+            broken_off_after(written, patch)
             try:
                 step(kept, model, record)
             except KeyboardInterrupt:
@@ -143,10 +152,96 @@ def test_broken_off_at_every_write(run, monkeypatch, tmp_path):
         assert torch.equal(weight, weights[n_steps])
 
 
+@pytest.mark.parametrize("written", range(3))
+def test_broken_off_before_the_first_checkpoint(run, monkeypatch, capsys, tmp_path, written):
+    """Killed at any write of the first save, a run begins anew with --resume, and says so."""
+    kept, model, record = run()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        broken_off_after(written, patch)
+        kept.begin(model, record)
+    assert capsys.readouterr().err == ""
+    kept, model, record = run(resume=True)
+    line = f"{tmp_path}/c holds no checkpoint yet: starting anew\n"
+    assert capsys.readouterr() == ("", line)
+    kept.begin(model, record)
+    step(kept, model, record)
+    weight, n_steps = resumed(run)
+    assert n_steps == 1
+    assert torch.equal(weight, reveal(model.weight))
+    assert capsys.readouterr() == ("", "")
+    assert not list(tmp_path.rglob(".*"))
+
+
+def test_nothing_to_resume_from(run, tmp_path, capsys):
+    """No folder, or an empty one: a run begins; another's files: it does not."""
+    run(resume=True)
+    assert "starting anew" in capsys.readouterr().err
+    run(resume=True)
+    assert "starting anew" in capsys.readouterr().err
+    (tmp_path / "c" / "letter.txt").write_text("mine")
+    with pytest.raises(CheckpointError, match="holds no checkpoint: leave out --resume"):
+        run(resume=True)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_shares_whose_record_is_gone_are_kept(run, tmp_path, resume):
+    kept, model, record = run()
+    kept.begin(model, record)
+    step(kept, model, record)
+    (tmp_path / "c" / "progress").unlink()
+    with pytest.raises(CheckpointError, match="holds shares, but its file `progress` is gone"):
+        run(resume=resume)
+    assert (tmp_path / "c" / "worker1" / "1.shares").exists()
+
+
+def test_shares_of_two_saves_of_a_step_are_not_mixed(run, monkeypatch, tmp_path):
+    """A save broken off between the workers; the run, resumed, comes to the same step again."""
+    kept, model, record = run()
+    kept.begin(model, record)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        broken_off_after(1, patch)
+        step(kept, model, record)
+    first = (tmp_path / "c/worker1/1.shares").read_bytes()
+    kept, model, record = run(resume=True)
+    kept.begin(model, record)
+    step(kept, model, record)
+    weight, n_steps = resumed(run)
+    assert n_steps == 1
+    assert torch.equal(weight, reveal(model.weight))
+    (tmp_path / "c/worker1/1.shares").write_bytes(first)
+    with pytest.raises(CheckpointError, match=r"worker1/1\.shares is of another run"):
+        resumed(run)
+
+
+def test_a_folder_in_use(run, tmp_path):
+    """The second of two runs is refused, and changes nothing."""
+    kept, model, record = run()
+    kept.begin(model, record)
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    for resume in (False, True):
+        arguments = ARGUMENTS | {"checkpoint": kept.folder, "checkpoint_every": 1, "epochs": 2}
+        arguments |= {"plan": None, "write_plan": None}
+        with pytest.raises(CheckpointError, match="c is in use by another run"):
+            Checkpoint(SimpleNamespace(**arguments, resume=resume))
+    assert before == {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    step(kept, model, record)
+    assert resumed(run)[1] == 1
+
+
 def damage(file):
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
+
+
+def fifo(file):
+    file.unlink()
+    os.mkfifo(file)
+
+
+def folder(file):
+    file.unlink()
+    file.mkdir()
 
 
 def another_version(file):
@@ -161,6 +256,8 @@ BAD = {
     "truncated progress": (lambda c: (c / "progress").write_bytes(b""), "progress is damaged"),
     "damaged shares": (lambda c: damage(c / "worker2/1.shares"), "1.shares is damaged"),
     "missing shares": (lambda c: (c / "worker1/1.shares").unlink(), "1.shares: No such file"),
+    "a FIFO": (lambda c: fifo(c / "progress"), "progress: not a file"),
+    "a folder": (lambda c: folder(c / "worker1/1.shares"), "1.shares: not a file"),
     "another version": (lambda c: another_version(c / "progress"), "of another version"),
     "another party": (
         lambda c: shutil.copy(c / "worker1/1.shares", c / "worker2/1.shares"),
@@ -210,8 +307,6 @@ def test_a_checkpoint_of_another_model(run):
 
 
 def test_a_checkpoint_is_not_written_over(run):
-    with pytest.raises(CheckpointError, match="holds no checkpoint: leave out --resume"):
-        run(resume=True)
     kept, model, record = run()
     kept.begin(model, record)
     with pytest.raises(CheckpointError, match="holds a checkpoint: go on from it with --resume"):

@@ -1,12 +1,15 @@
 """Prediction with shared weights, run as a user runs it."""
 
 import importlib
+import os
 import re
 import subprocess
 import sys
 
 import pytest
 import torch
+
+from smpc.model import ModelError, load_model, save_model
 
 TINY = "--epochs 1 --n-train-items 64 --n-test-items 64 --plain-twin".split()
 
@@ -50,12 +53,25 @@ def test_the_saved_model_is_a_plain_one(trained):
 def broken(trained, tmp_path):
     """A folder with models that cannot be used."""
     state_dict = torch.load(trained[0], weights_only=True)
-    torch.save({"fc1.weight": state_dict["fc1.weight"]}, tmp_path / "other.pt")
+    torch.save(state_dict, tmp_path / "torch's.pt")
+    save_model({"fc1.weight": state_dict["fc1.weight"]}, tmp_path / "other.pt")
+    save_model([1, 2], tmp_path / "list.pt")
+    bias = state_dict["fc3.bias"]
+    save_model(state_dict | {"fc3.bias": bias.double()}, tmp_path / "double.pt")
+    save_model(state_dict | {"fc3.bias": bias.to_sparse()}, tmp_path / "scattered.pt")
     for name, value in (("infinite", float("inf")), ("huge", 1e30)):
-        state_dict["fc3.bias"][0] = value
-        torch.save(state_dict, tmp_path / f"{name}.pt")
+        bias[0] = value
+        save_model(state_dict, tmp_path / f"{name}.pt")
     (tmp_path / "text.pt").write_text("no model")
+    (tmp_path / "empty.pt").write_text("")
+    (tmp_path / "folder.pt").mkdir()
+    os.mkfifo(tmp_path / "fifo.pt")
+    with (tmp_path / "sparse.pt").open("wb") as file:
+        file.truncate(1 << 42)
     return tmp_path
+
+
+NO_FILE = "not a file, but a folder, a device or a FIFO"
 
 
 @pytest.mark.parametrize(
@@ -63,17 +79,53 @@ def broken(trained, tmp_path):
     [
         (["nothing.pt"], "nothing.pt: No such file or directory"),
         (["text.pt"], "text.pt is damaged, or not a model"),
+        (["empty.pt"], "empty.pt is damaged, or not a model"),
+        (["torch's.pt"], "torch's.pt is damaged, or not a model that --save-model made"),
         (["other.pt"], "holds the weights of another network"),
+        (["list.pt"], "holds the weights of another network"),
+        (["double.pt"], "or of another type"),
+        (["scattered.pt"], "or of another type"),
         (["infinite.pt"], "holds weights that are not finite"),
+        (["folder.pt"], f"folder.pt: {NO_FILE}"),
+        (["fifo.pt"], f"fifo.pt: {NO_FILE}"),
+        (["/dev/zero"], f"/dev/zero: {NO_FILE}"),
+        (["sparse.pt"], "sparse.pt: 4,398,046,511,104 bytes, more than the "),
+        ([""], "an empty path"),
+        (["m\0.pt"], "a path with control characters"),
+        (["m" * 5000], "File name too long"),
         (["nothing.pt", "--test-batch-size", "700"], "a test batch of 700 is larger than the 640"),
         (["nothing.pt", "--precision-fractional", "8"], "products overflow the ring with semi2k"),
     ],
 )
 def test_bad_input(parties, broken, monkeypatch, fails, arguments, message):
     file, *options = arguments
-    monkeypatch.setattr("sys.argv", ["predict_encrypted.py", str(broken / file), *options])
+    monkeypatch.setattr("sys.argv", ["predict_encrypted.py", file and str(broken / file), *options])
     program = importlib.import_module("predict_encrypted")
     assert message in fails(program.PROGRAM, program.main)
+
+
+@pytest.mark.parametrize("hooked", [False, True])
+def test_every_flipped_bit_of_a_model_is_found(request, tmp_path, hooked):
+    """Wherever it is; with syft's hook or without."""
+    if hooked:
+        request.getfixturevalue("parties")
+    model, file = torch.nn.Linear(3, 2), tmp_path / "m.pt"
+    save_model({name: tensor + 1 for name, tensor in model.state_dict().items()}, file)
+    content = file.read_bytes()
+    for position in range(len(content)):
+        flipped = bytearray(content)
+        flipped[position] ^= 1 << position % 8
+        file.write_bytes(flipped)
+        with pytest.raises(ModelError, match="is damaged"):
+            load_model(model, file)
+    for length in range(0, len(content), 7):
+        file.write_bytes(content[:length])
+        with pytest.raises(ModelError, match="is damaged"):
+            load_model(model, file)
+    file.write_bytes(content)
+    load_model(model, file)
+    plain = torch.load(file, weights_only=True)
+    assert all(torch.equal(plain[name], value) for name, value in model.state_dict().items())
 
 
 def test_weights_beyond_the_ring(broken):

@@ -12,18 +12,21 @@ import subprocess
 import sys
 import tempfile
 
-from smpc import compat
-from smpc.arguments import Parser, fail
+from smpc import compat, process
 from smpc.audit import PROGRAM
+from smpc.process import fail
 
+if __name__ == "__main__":
+    process.prepare()  # for Ctrl-C while importing
 try:
     compat.prepare()
 except compat.UnsupportedVersion as unsupported:
     fail(unsupported, PROGRAM)
 
+from smpc.arguments import Parser, path
 from smpc.audit import attacks, chance, checks, conduct, report, simulator
-from smpc.audit.transcript import PARTIES, Transcript, TranscriptError
-from smpc.files import prepare_folder, write_whole
+from smpc.audit.transcript import PARTIES, Transcript
+from smpc.files import check_writable, named, prepare_folder, write_whole
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 SEED = 1
@@ -89,41 +92,48 @@ def run_all(quick, folder):
 
 def parse_arguments(argv):
     parser = Parser(__doc__.split("\n")[0], PROGRAM)
-    parser.add_argument("--transcript", type=pathlib.Path, metavar="FILE", help="look at this run")
+    parser.add_argument("--transcript", type=path, metavar="FILE", help="look at this run")
     parser.add_argument("--party", help=f"whose view to print: {', '.join(PARTIES)}, ...")
-    parser.add_argument("--out", default="results", help="folder for audit.json and audit.png")
+    parser.add_argument(
+        "--out", type=path, default="results", help="folder for audit.json and audit.png"
+    )
     args = parser.parse_args(argv)
     if (args.transcript is None) != (args.party is None):
         fail("--transcript and --party go together", PROGRAM)
     return args
 
 
+@process.in_order(PROGRAM)
 def main(argv=None):
     args = parse_arguments(argv)
-    try:
-        if args.transcript:
-            print(report.listing(Transcript(args.transcript).view(args.party)))
-            return
+    if args.transcript:
+        view = Transcript(pathlib.Path(args.transcript)).view(args.party)
+        with process.to_stdout():
+            print(report.listing(view))
+        return
+    with named(f"--out {args.out}"):
         out = prepare_folder(args.out)
-    except TranscriptError as error:
-        fail(error, PROGRAM)
-    except OSError as error:
-        fail(f"--out {args.out}: {error.strerror}", PROGRAM)
+        for file in (out / "audit.json", out / "audit.png"):
+            check_writable(file)
     with tempfile.TemporaryDirectory() as folder:
         rows, truth, failures, tests, simulated = run_all(False, pathlib.Path(folder))
     found = report.as_json(rows, failures, tests, simulated)
-    write_whole(out / "audit.json", (json.dumps(found, indent=1) + "\n").encode())
-    write_whole(out / "audit.png", report.picture(truth, rows))
-    print(report.table(rows))
-    print(
-        f"\nsemi2k: the least of {tests.count:,} probabilities is {found['semi2k']['least']:.1e}; "
-        f"alarm below {found['semi2k']['alarm_below']:.1e}"
-    )
-    exact = sum(result.method == "exact" for result in simulated)
-    print(f"semi2k: {len(simulated)} views compared with simulated ones, {exact} of them exactly")
-    print(f"written: {out}/audit.json and {out}/audit.png")
+    with named(f"--out {args.out}"):
+        write_whole(out / "audit.json", (json.dumps(found, indent=1) + "\n").encode())
+        write_whole(out / "audit.png", report.picture(truth, rows))
     for failure in failures:
-        print(f"FAILED {failure}", file=sys.stderr)
+        process.tell(f"FAILED {failure}")
+    exact = sum(result.method == "exact" for result in simulated)
+    with process.to_stdout():
+        print(report.table(rows))
+        print(
+            f"\nsemi2k: the least of {tests.count:,} probabilities is "
+            f"{found['semi2k']['least']:.1e}; alarm below {found['semi2k']['alarm_below']:.1e}"
+        )
+        print(
+            f"semi2k: {len(simulated)} views compared with simulated ones, {exact} of them exactly"
+        )
+        print(f"written: {out}/audit.json and {out}/audit.png")
     raise SystemExit(bool(failures))
 
 

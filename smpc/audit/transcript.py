@@ -23,7 +23,6 @@ the order of events. An entry is a message, an array that came with one, or an a
               {"name": hex} in that of a program's name
 """
 
-import contextlib
 import functools
 import hashlib
 import json
@@ -42,7 +41,7 @@ from smpc.audit.messages import (
     split_semi2k,
     split_syft,
 )
-from smpc.files import prepare_folder, whole, write_whole
+from smpc.files import FileError, check_writable, named, regular, whole, write_whole
 from smpc.semi2k import session, storage
 from smpc.semi2k.network import Network
 from smpc.semi2k.owner import Owner
@@ -56,11 +55,13 @@ WORKERS = ("worker1", "worker2")  # there may be more, under semi2k
 PROVIDER, ORCHESTRATOR = "crypto_provider", "me"
 PARTIES = (*WORKERS, PROVIDER, ORCHESTRATOR)
 
+MOST = 1 << 36  # bytes of a file
+
 # What reading damaged values raises; RuntimeError: for a flag or a method that zipfile cannot do.
 DAMAGED = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, lzma.LZMAError)
 
 
-class TranscriptError(Exception):
+class TranscriptError(FileError):
     """A transcript that cannot be written or used; the message is one line for the user."""
 
 
@@ -88,16 +89,15 @@ class Recorder:
         path: of the transcript, or None.
         arguments: of the run, for the header: a dict that JSON can hold.
     Raises:
-        TranscriptError: the path is a folder, or no file can be made in the folder it is in.
+        TranscriptError: its files cannot be written, or would replace what is no file.
     """
 
     def __init__(self, path, arguments):
         self.path, self.arguments = None if path is None else pathlib.Path(path), arguments
         if path is not None:
-            if self.path.is_dir():
-                raise TranscriptError(f"--transcript {self.path}: a folder; name a file in it")
-            with self._said_in_a_line():
-                prepare_folder(self.path.parent)
+            with self._named():
+                check_writable(self.path)
+                check_writable(values_of(self.path))
         self._acting = [OWNERS]  # who acts, and on whose request: the last is at work
         self._parties = PARTIES
         self._entries, self._values, self._sizes = [], {}, {}
@@ -147,7 +147,7 @@ class Recorder:
         }
         digest = header["sha256"] = _digest(header, lines)
         arrays = {dtype: np.concatenate(arrays) for dtype, arrays in self._values.items()}
-        with self._said_in_a_line():
+        with self._named():
             with whole(values_of(self.path)) as file:
                 np.savez(file, sha256=np.array(digest), **arrays)
             text = "\n".join([json.dumps(header), *lines, ""])
@@ -158,12 +158,8 @@ class Recorder:
         while self._undo:
             setattr(*self._undo.pop())
 
-    @contextlib.contextmanager
-    def _said_in_a_line(self):
-        try:
-            yield
-        except OSError as error:
-            raise TranscriptError(f"--transcript {self.path}: {error.strerror}") from None
+    def _named(self):
+        return named(f"--transcript {self.path}", TranscriptError)
 
     def _replace(self, owner, name, door):
         native = getattr(owner, name)
@@ -280,12 +276,10 @@ class Transcript:
             TranscriptError: it or its values are missing, damaged, or of another version.
         """
         try:
-            text = path.read_text()
-            header, *lines = text.split("\n")
+            with named(path, TranscriptError), regular(path, MOST) as file:
+                header, *lines = file.read().decode().split("\n")
             header = json.loads(header)
             found = header["format"], header["version"]
-        except OSError as error:
-            raise TranscriptError(f"{path}: {error.strerror}") from None
         except (ValueError, KeyError, TypeError):
             raise TranscriptError(f"{path} is damaged, or no transcript: record it anew") from None
         if found != (FORMAT, VERSION):
@@ -303,8 +297,8 @@ class Transcript:
     @staticmethod
     def _read_values(path, digest):
         try:
-            with np.load(path) as file:
-                values = {name: file[name] for name in file.files}
+            with regular(path, MOST) as file, np.load(file) as arrays:
+                values = {name: arrays[name] for name in arrays.files}
         except FileNotFoundError:
             raise TranscriptError(f"{path} is missing: it holds the transcript's values") from None
         except DAMAGED:

@@ -4,13 +4,14 @@ import hashlib
 
 import msgpack
 
-from smpc.files import write_whole
+from smpc.files import FileError, named, regular, write_whole
 
-FORMAT = "semi2k checkpoint 1"
+FORMAT = "semi2k checkpoint 2"
+MOST = 1 << 32  # bytes
 _DIGEST = hashlib.sha256().digest_size
 
 
-class CheckpointError(Exception):
+class CheckpointError(FileError):
     """A file of a checkpoint is missing, damaged or another's; the message says which."""
 
 
@@ -24,12 +25,10 @@ def read(path):
     """The fields that `write` wrote.
 
     Raises:
-        CheckpointError: there is no such file, it is damaged, or of another version.
+        CheckpointError: there is no such file, it is none of ours, damaged, or of another version.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"{path}: {error.strerror}") from error
+    with named(path, CheckpointError), regular(path, MOST) as file:
+        content = file.read()
     body, digest = content[:-_DIGEST], content[-_DIGEST:]
     if hashlib.sha256(body).digest() != digest:
         raise CheckpointError(f"{path} is damaged")

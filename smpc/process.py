@@ -1,0 +1,118 @@
+"""This process: the signals that end it, its standard streams, and how it ends when one fails."""
+
+import contextlib
+import functools
+import os
+import pathlib
+import signal
+import sys
+
+from smpc.files import FileError
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def prepare():
+    """Call it before what takes long to import: a signal then ends the program with one line, and
+    no file is opened in the place of a standard stream that is closed."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the least number that is free
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w")
+    if sys.stdout is None:
+        fail("stdout is closed", pathlib.Path(sys.argv[0]).name)
+    on_signals(_end_importing)
+    os.register_at_fork(after_in_child=_leave_signals_to_the_parent)
+
+
+def _end_importing(number, _):
+    """A signal handler that raises nothing: C++ that is being imported would not stand it."""
+    with contextlib.suppress(OSError):
+        os.write(2, b"interrupted before anything was done\n")
+    os._exit(128 + number)
+
+
+def _leave_signals_to_the_parent():
+    """In a process that syft has forked: a terminal's signals reach it, too, but its parent ends
+    it, by SIGTERM."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)
+
+
+def on_signals(handler):
+    """Have `handler` called on Ctrl-C, SIGTERM and SIGHUP; not on a SIGHUP that nohup ignores.
+
+    Returns:
+        the handlers that there were, a dict.
+    """
+    heeded = [n for n in SIGNALS if (n, signal.getsignal(n)) != (signal.SIGHUP, signal.SIG_IGN)]
+    return {number: signal.signal(number, handler) for number in heeded}
+
+
+def _end(number, _):
+    on_signals(signal.SIG_IGN)
+    tell("interrupted: no results yet")
+    raise SystemExit(128 + number)
+
+
+def in_order(program):
+    """Makes a program's `main` end in order, with at most one line on stderr: with its status after
+    a `FileError`, with 128 and its number after a signal that nothing else handles."""
+
+    def decorate(main):
+        @functools.wraps(main)
+        def run(*args):
+            before = on_signals(_end)
+            for stream in (sys.stdout, sys.stderr):  # whatever a terminal cannot show
+                stream.reconfigure(errors="backslashreplace")
+            try:
+                return main(*args)
+            except FileError as error:
+                fail(error, program, error.status)
+            finally:
+                for number, handler in before.items():
+                    over = handler is _end_importing  # then this process ends here
+                    signal.signal(number, signal.SIG_IGN if over else handler)
+
+        return run
+
+    return decorate
+
+
+@contextlib.contextmanager
+def to_stdout():
+    """For what prints; at the end all of it has been written.
+
+    Raises:
+        FileError: it cannot be written: the disk is full, or nobody reads on.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as error:
+        _drop(sys.stdout)
+        raise FileError(f"stdout: {error.strerror}") from None
+
+
+def tell(line):
+    """Print a line to stderr, if it can be: the exit status tells as well."""
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except OSError:
+        _drop(sys.stderr)
+
+
+def fail(message, program="train_encrypted.py", status=2):
+    """End the program with one line on stderr, and this exit status."""
+    tell(f"{program}: error: " + "\\n".join(str(message).splitlines()))
+    raise SystemExit(status)
+
+
+def _drop(stream):
+    """Let what a stream has in its buffer go nowhere, so that flushing it at the end succeeds."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)
