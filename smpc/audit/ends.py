@@ -122,7 +122,7 @@ class Ends:
         key, first = self.compiled.key, len(inputs)
         outputs = tuple(range(first, first + len(self.protocol.outputs)))
         program = {"program": name_of(key), "key": key, "inputs": inputs, "outputs": outputs}
-        nothing = {"counts": (), "delete": (), "forget": ()}
+        nothing = {"counts": (), "delete": (), "forget": (), "position": None, "to": None}
         message = pack("run", run=0, attempt=attempt, **program, **nothing)
         for party in (PROVIDER, *self.roster.workers):
             self.network.send(ORCHESTRATOR, [(party, message)])

@@ -16,6 +16,8 @@ MEANINGS = {
     ("open", "words"): "masked",
     ("open", "bits"): "masked",
     ("result", "revealed"): "revealed",
+    ("revealed", "revealed"): "revealed",
+    ("public", "values"): "public",
 }
 NAMES = (("run", "program"), ("run", "forget"))  # of programs: bytes, and no array
 # Of an array in one of syft's messages, by its command; and in the reply to it.
@@ -48,7 +50,7 @@ def split_semi2k(message):
         if (verb, name) in NAMES:
             return {"name": value.hex()}
         kind = MEANINGS[verb, name]
-        dtype = np.uint8 if kind == "public" else np.uint64
+        dtype = np.uint8 if (verb, name) == ("run", "key") else np.uint64
         arrays.append((name, kind, np.frombuffer(value, dtype=dtype)))
         return {"array": len(arrays) - 1}
 

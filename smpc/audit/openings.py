@@ -128,8 +128,8 @@ class Follower(Worker):
         """Add an `Opening` of the run at hand."""
         self.openings.append(Opening(self._latest, *opened))
 
-    def _input(self, sender, share, id, shape, delta):
-        out = super()._input(sender, share, id, shape, delta)
+    def _input(self, sender, share, id, **fields):
+        out = super()._input(sender, share, id, **fields)
         self._note_input(id)
         return out
 
@@ -186,10 +186,10 @@ class Dealer(Provider):
             for entry, fields in view.messages(receiver=view.party):
                 self.answers += self.receive(entry.sender, pack(**fields))
 
-    def _deal(self, program, inputs):
-        self.held[self._latest] = dict(self.masks)
-        known, corrections = super()._deal(program, inputs)
-        self.known[self._latest] = known
+    def _make(self, address, program, masks):
+        self.held[address] = dict(self.masks)
+        known, corrections = super()._make(address, program, masks)
+        self.known[address] = known
         return known, corrections
 
 

@@ -72,7 +72,8 @@ class Compiler:
     Args:
         order: the nodes to compute, each after its inputs.
         reveal: of these the one to reveal, or None.
-        wanted: those that must be stored, and whether to be factors, as pairs.
+        wanted: those that must be stored, and whether to be factors, as pairs; one that is stored
+            already is to be stored masked.
         kept: those that something still refers to: stored if that sends nothing, else what they are
             made from is.
         exact: whether every truncation is to be exact.
@@ -107,7 +108,11 @@ class Compiler:
             registers.append(self._store(node, self._stored_anyway(node, be_factor)))
             ready += registers[-1:] if be_factor else []
         registers += self._keep(kept)
-        shares = self._finish(set(registers), set(ready))
+        live = set(registers)
+        shares = self._finish(live, set(ready))
+        read = [(node, r) for node, r in zip(self.inputs, self._input_registers, strict=True)
+                if r[0] in live]  # fmt: skip
+        self.inputs, self._input_registers = [node for node, _ in read], [r for _, r in read]
         self.stored = [
             stored._replace(form="hidden")
             if stored.form == "masked" and register not in shares
@@ -142,7 +147,8 @@ class Compiler:
         """Drop the instructions whose results nothing reads, and quotients that nobody needs.
 
         Args:
-            live: the registers to store; `shares`: those of whose masks shares must be.
+            live: the registers to store, to which those are added that must be made for them;
+                `shares`: those of whose masks shares must be.
         Returns:
             the registers of masked values of whose masks the workers have shares.
         """
@@ -490,7 +496,8 @@ class Compiler:
             value = self._round(node, Fraction(node.resolution))
         if value.form == "partial":
             return self._share(value, node.shape)
-        return self._masked(value, node.shape) if be_factor and value.hidden else value
+        wanting = value.hidden or not node.pending  # a share that is stored already: see `load`
+        return self._masked(value, node.shape) if be_factor and wanting else value
 
     def _store(self, node, value):
         self.stored.append(Stored(node, value.form, value.scale))

@@ -314,8 +314,8 @@ def described(order, reveal, wanted, kept):
     for node in order:
         for other in (*node.inputs, node):
             numbers.setdefault(other, len(numbers))
-    if reveal is not None:
-        numbers.setdefault(reveal, len(numbers))
+    for node in (*([] if reveal is None else [reveal]), *(node for node, _ in wanted)):
+        numbers.setdefault(node, len(numbers))
     number = numbers.get
     looks = tuple(
         (node.op, node.params, node.shape, node.resolution, node.one, *map(number, node.inputs))

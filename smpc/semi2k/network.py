@@ -8,6 +8,7 @@ import copy
 from collections import deque
 from dataclasses import dataclass, field
 
+from smpc.files import FileError
 from smpc.semi2k.wire import ORCHESTRATOR, OWNER, PROVIDER, WORKER
 
 KINDS = {
@@ -19,7 +20,15 @@ KINDS = {
     (PROVIDER, OWNER): "sharing",
     (OWNER, PROVIDER): "sharing",
     (OWNER, WORKER): "sharing",
+    (ORCHESTRATOR, OWNER): "sharing",
+    (WORKER, OWNER): "running",
 }
+
+
+class NetworkError(FileError):
+    """A party is gone, refuses or cannot be reached; the message says who, where, what to do."""
+
+    status = 1
 
 
 @dataclass
@@ -34,6 +43,7 @@ class Counters:
         sent: bytes, by kind and by the id of the party that sent them.
         rounds: of openings; in each every worker sends one message to every other.
         opened: bytes of the openings of all workers, of each what it sends to one other.
+        dealt: bytes that the crypto provider sent to workers.
         runs: of programs; `anew`: how many times one of these was made anew.
         told: an upper bound on how far what the crypto provider sees of all runs can be from what
             it would see if nothing depended on one value within its promise: see docs/protocol.md.
@@ -44,6 +54,7 @@ class Counters:
     sent: dict = field(default_factory=dict)
     rounds: int = 0
     opened: int = 0
+    dealt: int = 0
     runs: int = 0
     anew: int = 0
     told: float = 0.0
@@ -88,17 +99,25 @@ class Network:
             answers = self.carry(sender, receiver, message)
             queue.extend((receiver, other, answer) for other, answer in answers)
 
+    def wait(self, done):
+        """All that was sent has come already."""
+
+    def counted(self):
+        """What all parties have said so far: `Counters` that stay as they are."""
+        return self.counters.copy()
+
     def carry(self, sender, receiver, message):
         """Count one message and hand it over; what the receiver says to it."""
-        self._count(sender, receiver, len(message))
+        self.count(sender, receiver, len(message))
         return self.ends[receiver].receive(sender, message)
 
-    def _count(self, sender, receiver, size):
+    def count(self, sender, receiver, size):
         roster, counters = self.roster, self.counters
         kind = KINDS[roster.role(sender), roster.role(receiver)]
         counters.messages[kind] = counters.messages.get(kind, 0) + 1
         sent = counters.sent.setdefault(kind, {})
         sent[sender] = sent.get(sender, 0) + size
+        counters.dealt += size if kind == "dealing" and sender == roster.provider else 0
         if kind == "opening" and receiver == roster.others(sender)[0]:
             counters.opened += size
             counters.rounds += sender == roster.workers[0]

@@ -11,7 +11,22 @@ import numpy as np
 
 from smpc.semi2k import wire
 from smpc.semi2k.randomness import Stream
-from smpc.semi2k.wire import Refused, pack, raw
+from smpc.semi2k.wire import Refused, pack, raw, words
+
+
+def batch_label(owner, which, start, stop, name, digits):
+    """What a value of an owner's items is called in a plan."""
+    return f"{owner} {which} {start}:{stop} {name}, {digits} digits"
+
+
+def check_label(owner, label):
+    """Raise Refused unless a value that this owner shares may be called so: nobody's but its own.
+
+    Args:
+        label: a string, or None.
+    """
+    if label is not None and not label.startswith(f"{owner} "):
+        raise Refused(f"{owner} shares what it calls {label[:40]!r}")
 
 
 class Owner:
@@ -19,24 +34,72 @@ class Owner:
 
     Args:
         id: its name; `roster`: everybody's.
+        part: the data that it shares when it is asked to: has `batch(which, start, stop, digits)`,
+            which gives name -> int64 array; None: it shares what it is given.
+    Attributes:
+        read: called with what all workers together reveal to it in a run, an int64 array (n,).
     """
 
     ROLE = wire.OWNER
 
-    def __init__(self, id, roster):
-        self.id, self.roster = id, roster
+    def __init__(self, id, roster, part=None):
+        self.id, self.roster, self.part, self.read = id, roster, part, None
+        self._shares = {}  # of what the latest run reveals: (address, worker) -> its share
         self._stream, self._shared, self._keys = None, itertools.count(), set()
+        self._asked = -1  # the last number of a value that it was asked to share
+
+    @property
+    def has_key(self):
+        """As a worker's."""
+        return self._stream is not None
 
     def receive(self, sender, message):
-        """Take a message; see `Worker.receive`. It is the key of a stream."""
-        _, fields = wire.read(message, self.roster.role(sender), self.ROLE)
-        if fields["key"] in self._keys:
+        """Take a message; see `Worker.receive`."""
+        verb, fields = wire.read(message, self.roster.role(sender), self.ROLE)
+        return getattr(self, f"_{verb}")(sender, **fields)
+
+    def _key(self, sender, key):
+        """The key of its stream."""
+        if key in self._keys:
             raise Refused(f"{self.id} has had this key already")
-        self._keys.add(fields["key"])
-        self._stream = Stream(fields["key"], f"inputs of {self.id}")
+        self._keys.add(key)
+        self._stream = Stream(key, f"inputs of {self.id}")
         return []
 
-    def share(self, id, values):
+    def _share(self, sender, ids, which, start, stop, digits):
+        """Share its items from `start` to before `stop`, of the set `which`."""
+        try:
+            if self.part is None:
+                raise ValueError("it has none")
+            batch = self.part.batch(which, start, stop, digits)
+        except ValueError as error:
+            raise Refused(f"{self.id} cannot share items {start} to {stop}: {error}") from error
+        if len(ids) != len(batch) or min(ids) <= self._asked:
+            raise Refused(f"{self.id} shares {', '.join(batch)} once, and not as values {ids}")
+        self._asked, messages = max(ids), []
+        for id, (name, values) in zip(ids, batch.items(), strict=True):
+            label = batch_label(self.id, which, start, stop, name, digits)
+            messages += self.share(id, values, label)
+        return messages
+
+    def _revealed(self, sender, run, attempt, revealed):
+        """A worker's share of what a run reveals to this owner."""
+        where = (run, attempt), sender
+        if (
+            self.read is None
+            or where in self._shares
+            or where[0] < max(self._shares, default=where)[0]
+        ):
+            raise Refused(f"{self.id} does not read run {run}, {attempt}, or has read it already")
+        shares = {w: share for w, share in self._shares.items() if w[0] == where[0]}
+        self._shares = {**shares, where: words(revealed)}
+        if len(self._shares) == len(self.roster.workers):
+            if len({share.size for share in self._shares.values()}) > 1:
+                raise Refused("workers reveal shares of different sizes")
+            self.read(sum(self._shares.values()).view(np.int64))
+        return []
+
+    def share(self, id, values, label=None):
         """The messages that share `values`, an int64 array, among the workers as value `id`.
 
         8 bytes an element to each worker, and 8 from the provider to the last; no round.
@@ -46,7 +109,7 @@ class Owner:
         share = next(self._shared)
         secret = np.array(values, dtype=np.int64, order="C").view(np.uint64)
         mask = self._stream.words((share, 0), secret.size).reshape(secret.shape)
-        about = {"share": share, "id": id, "shape": secret.shape}
+        about = {"share": share, "id": id, "shape": secret.shape, "label": label}
         shared = pack("input", **about, delta=raw([secret - mask]))
         return [
             (self.roster.provider, pack("input", **about)),

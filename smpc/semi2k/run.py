@@ -4,6 +4,8 @@
 same for both.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from smpc.semi2k import arithmetic, comparison
@@ -157,6 +159,48 @@ def _add_public(party, x, value):
     return Masked(delta, None if x.a is None else np.broadcast_to(x.a, delta.shape))
 
 
+class Order(NamedTuple):
+    """What an end was asked to run.
+
+    Attributes:
+        sender: who asked; `address`: (run, attempt).
+        name: of the program; `program`: a `Program`.
+        inputs, outputs: numbers of values.
+        position, to: see `wire.GRAMMAR`.
+    """
+
+    sender: str
+    address: tuple
+    name: bytes
+    program: Program
+    inputs: tuple
+    outputs: tuple
+    position: int | None
+    to: str | None
+
+    def check(self, consent, labels, stored):
+        """Have the end's consent, if it is bound to a plan, to run this on values of these labels.
+
+        Args:
+            consent: see `smpc.hosts.plans.Consent`, or None.
+            labels: number of a value -> what it is.
+            stored: the numbers of all values that the end stores.
+        Returns:
+            the labels of the outputs. One that is stored under the number of an input is that
+            value, in another form, and keeps its label.
+        Raises:
+            Refused: the plan has something else at this position, or it has been run already.
+        """
+        if consent is None:
+            return {}
+        kept = {id: self.inputs.index(id) for id in self.outputs if id in self.inputs}
+        if any(id in stored and id not in kept for id in self.outputs):
+            raise Refused("a run may store nothing in the place of another value")
+        where = [kept.get(id) for id in self.outputs]
+        consent.check(self, [labels.get(id) for id in self.inputs], where)
+        return {id: f"{self.position}.{j}" for j, id in enumerate(self.outputs) if id not in kept}
+
+
 def order_of(programs, name, key, inputs, outputs):
     """The program of that name: known, or read from `key`.
 
@@ -174,6 +218,13 @@ def order_of(programs, name, key, inputs, outputs):
     if (len(inputs), len(outputs)) != (len(program.inputs), len(program.outputs)):
         raise Refused("a program on more or fewer values than it takes")
     return program
+
+
+def is_made(id, order, unsettled):
+    """Whether a value of this number is to be made by an `Order`, or None, or has been made by an
+    attempt that may yet count; in the place of an input it was there before."""
+    to_be_made = order is not None and id in order.outputs and id not in order.inputs
+    return to_be_made or any(id in made for made in unsettled.values())
 
 
 def count(values, unsettled, counts):

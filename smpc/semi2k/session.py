@@ -2,7 +2,7 @@
 
 It holds the graph and the numbers of what the workers store, compiles what a value to reveal needs,
 has the provider deal and the workers run it, and receives shares of what is revealed, and nothing
-else. In the simulation it also makes the other parties' ends, and puts them on its network.
+else. For the simulation `Session.simulated` also makes the other parties' ends, on one network.
 """
 
 import itertools
@@ -20,9 +20,9 @@ from smpc.semi2k.graph import Graph, ancestors, described
 from smpc.semi2k.network import Network
 from smpc.semi2k.owner import Owner
 from smpc.semi2k.program import MOVES
-from smpc.semi2k.provider import Provider
-from smpc.semi2k.wire import Refused, Roster, pack, words
-from smpc.semi2k.worker import Worker
+from smpc.semi2k.provider import AHEAD, Provider
+from smpc.semi2k.wire import Refused, Roster, pack, raw, words
+from smpc.semi2k.worker import Worker, label_of
 
 OWNERS = ("owners",)  # one end for all owners of data and model: the script, here, plays them all
 MOST_WORKERS = 5
@@ -34,11 +34,15 @@ class Session:
     """The orchestrator's side of two to five workers and a crypto provider.
 
     Args:
-        orchestrator, workers, provider: ids of the parties.
+        roster: everybody's ids; `network`: what carries messages between them: a `Network`, or
+            what has its `send`, `wait`, `ends` and `counters`.
     Attributes:
-        roster: everybody's ids; `network`: the `Network` that all are on.
         graph: the `Graph` of what has been computed and is to be.
         exact: whether every truncation is exact, so that no run is ever made anew.
+        position: of the next run in the plan that the parties have agreed on; None without one.
+        owner: the id of the owner, whose end is here, that shares what is to be shared; None: it is
+            public, such as weights that nobody has trained yet.
+        saves: how many times the workers have saved their shares.
     """
 
     ROLE = wire.ORCHESTRATOR
@@ -51,23 +55,32 @@ class Session:
     MOST_PROGRAMS = 64  # that the ends know; the one not used for longest is forgotten
     MOST_ATTEMPTS = 100  # a run needs a second one in 32 at most
 
-    def __init__(self, orchestrator, workers, provider):
-        self.roster = Roster(orchestrator, provider, tuple(workers), OWNERS)
-        self.network = Network(self.roster)
+    def __init__(self, roster, network, owner=None):
+        self.roster, self.network, self.owner = roster, network, owner
+        network.ends[roster.orchestrator] = self
         self.graph, self.exact = Graph(), False
+        self.position, self.saves = None, 0
+        self._reader = None  # the owner that gets what is revealed; None: it comes here
         self._numbers = itertools.count()
         self._known, self._to_forget = OrderedDict(), []  # programs that all ends know
-        self._runs, self._counts = itertools.count(), []
+        self._next_run, self._counts = 0, []
         self._plans = OrderedDict()
         self._dead, self._wanted, self._pending = [], [], 0
         self._replies, self._awaited = {}, {}
-        ends = [Worker(id, self.roster) for id in workers] + [Provider(provider, self.roster)]
-        ends += [self, *(Owner(id, self.roster) for id in OWNERS)]
+        self._make_keys()
+
+    @classmethod
+    def simulated(cls, orchestrator, workers, provider):
+        """A session whose parties, with these ids, are all in this process."""
+        roster = Roster(orchestrator, provider, tuple(workers), OWNERS)
         ids = (*workers, provider, orchestrator, *OWNERS)
         if len(set(ids)) < len(ids):
             raise ValueError(f"the parties of semi2k have different names, not {', '.join(ids)}")
-        self.network.ends |= zip(ids, ends, strict=True)
-        self._make_keys()
+        network = Network(roster)
+        network.ends |= {id: Worker(id, roster) for id in workers}
+        network.ends[provider] = Provider(provider, roster)
+        network.ends |= {id: Owner(id, roster) for id in OWNERS}
+        return cls(roster, network, *OWNERS)
 
     def _make_keys(self):
         self.network.send(self.roster.orchestrator, [(self.roster.provider, pack("keys"))])
@@ -96,6 +109,7 @@ class Session:
         self._replies, self._awaited = {}, dict.fromkeys(verbs, about)
         try:
             self._send([(worker, message) for worker in self.roster.workers])
+            self.network.wait(lambda: len(self._replies) == len(self.roster.workers))
         finally:
             self._awaited = {}
         if missing := [worker for worker in self.roster.workers if worker not in self._replies]:
@@ -105,20 +119,52 @@ class Session:
     # ---- sharing, keeping and forgetting
 
     def share(self, values):
-        """Have the owners' end share an int64 array; the node of the shared value."""
-        id, (owner,) = next(self._numbers), OWNERS
+        """Have the owner share an int64 array, or make it known where there is none: its node."""
         self._send([])
+
+        def say(id):
+            if self.owner is not None:
+                owner = self.network.ends[self.owner]
+                self.network.send(self.owner, owner.share(id, values))
+                return
+            flat = raw([np.array(values, dtype=np.int64, order="C").view(np.uint64)])
+            about = {"id": id, "shape": values.shape}
+            known = pack("public", **about, label=label_of(flat))
+            self._send([(self.roster.provider, known)])
+            public = pack("public", **about, values=flat)
+            self._send([(worker, public) for worker in self.roster.workers])
+
+        (node,) = self._stored([values.shape], say)
+        return node
+
+    def ask_to_share(self, owner, shapes, **which):
+        """Have an owner share values of these shapes that it has: their nodes.
+
+        Args:
+            which: the fields of "share" in `wire.GRAMMAR` that say which values.
+        """
+        return self._stored(
+            shapes, lambda *ids: self._send([(owner, pack("share", ids=ids, **which))])
+        )
+
+    def _stored(self, shapes, say):
+        """Nodes of masked values of these shapes, which come to be stored by what `say`, called
+        with their ids, sends."""
+        ids = [next(self._numbers) for _ in shapes]
         try:
-            self.network.send(owner, self.network.ends[owner].share(id, values))
-        except BaseException:  # whoever has heard of the value forgets it
-            self._dead.append(id)
+            say(*ids)
+        except BaseException:  # whoever has heard of the values forgets them
+            self._dead += ids
             raise
-        return self.graph.stored(id, values.shape, "masked", self._dead.append)
+        pairs = zip(ids, shapes, strict=True)
+        return [self.graph.stored(id, shape, "masked", self._dead.append) for id, shape in pairs]
 
     def keep_shares_in(self, folder):
-        """Where each worker has its checkpoints: in a folder of its own in `folder`."""
+        """Where each worker that is here has its checkpoints: in a folder of its own in `folder`;
+        where it is on a host of its own, that is its own affair."""
         for worker in self.roster.workers:
-            self.network.ends[worker].folder = folder / worker
+            if worker in self.network.ends:
+                self.network.ends[worker].folder = folder / worker
 
     def save(self, nodes, run_id, step, keep):
         """Have each worker write its shares of `nodes` to its file; see `Worker._save`."""
@@ -128,25 +174,25 @@ class Session:
             self.compute()
         fields = {"ids": [node.id for node in nodes], "counts": self._counts, "keep": keep}
         self._ask_workers(pack("save", run_id=run_id, step=step, **fields), ["done"], step=step)
+        self.saves += 1
 
     def load(self, shapes, run_id, step):
-        """New nodes for the values, of these shapes, whose shares the workers find in their files.
+        """New nodes for the values, of these shapes, whose shares the workers find in their files,
+        and mask anew; of the position after which they were saved.
 
         Raises:
             CheckpointError: see `Worker._load`.
         """
-        ids = [next(self._numbers) for _ in shapes]
         shapes = [tuple(shape) for shape in shapes]
-        message = pack("load", run_id=run_id, step=step, ids=ids, shapes=shapes)
-        try:
-            self._ask_workers(message, ["done"], step=step)
-        except BaseException:
-            self._dead += ids
-            raise
-        return [
-            self.graph.stored(id, shape, "share", self._dead.append)
-            for id, shape in zip(ids, shapes, strict=True)
-        ]
+        about = {"run_id": run_id, "step": step, "shapes": shapes}
+        nodes = self._stored(
+            shapes,
+            lambda *ids: self._ask_workers(pack("load", ids=ids, **about), ["done"], step=step),
+        )
+        for node in nodes:
+            node.form = "share"
+        self._compute([], None, [(node, True) for node in nodes], None)
+        return nodes
 
     # ---- computing
 
@@ -178,6 +224,14 @@ class Session:
             )
         return self.compute(node).view(np.int64)
 
+    def reveal_to(self, node, reader):
+        """Have the value of `node` revealed to an owner, and to nobody else."""
+        self._reader = reader
+        try:
+            self.compute(node)
+        finally:
+            self._reader = None
+
     def compute(self, reveal=None):
         """Compute what is wanted, a node to reveal, and what comes with them at no cost.
 
@@ -193,18 +247,25 @@ class Session:
                 wanted.setdefault(node, False)
         order = ancestors(([] if reveal is None else [reveal]) + list(wanted))
         order += self._free_of_charge(order)
-        kept = self._still_referred_to(order)
-        nodes, plan = self._plan(order, reveal, list(wanted.items()), kept)
+        revealed = self._compute(order, reveal, list(wanted.items()), self.position)
+        if self.position is not None:
+            self.position += 1
+        self._wanted, self._pending = [], 0
+        for node in self.graph.pending.values():
+            node.waited += node.op not in MOVES
+        return revealed
+
+    def _compute(self, order, reveal, wanted, position):
+        """Compute `order`, as the `position` of a plan, and have its results stored."""
+        nodes, plan = self._plan(order, reveal, wanted, self._still_referred_to(order))
         outputs = [nodes[stored.node] for stored in plan.stored]
         ids = [next(self._numbers) if node.pending else node.id for node in outputs]
         inputs = [nodes[number].id for number in plan.inputs]
-        revealed = self._run(plan, inputs, ids, () if reveal is None else (reveal.shape,))
-        self._wanted, self._pending = [], 0
+        shapes = () if reveal is None else (reveal.shape,)
+        revealed = self._run(plan, inputs, ids, shapes, position)
         for node, stored, id in zip(outputs, plan.stored, ids, strict=True):
             node.store(id, stored.form, stored.scale, self._dead.append)
             self.graph.pending.pop(node.number, None)
-        for node in self.graph.pending.values():
-            node.waited += node.op not in MOVES
         return revealed[0] if revealed else None
 
     def _free_of_charge(self, order):
@@ -241,10 +302,11 @@ class Session:
             self._plans.popitem(last=False)
         return nodes, self._plans[where]
 
-    def _run(self, plan, inputs, outputs, shapes):
+    def _run(self, plan, inputs, outputs, shapes, position):
         """Have the parties run a plan, in as many attempts as it takes; what is revealed, arrays of
         these shapes."""
-        run, name = next(self._runs), plan.name
+        run, name = self._next_run, plan.name
+        self._next_run += 1
         dead, forget = self._dead[:], self._to_forget[:]
         if name not in self._known and name not in self._to_forget:
             self._to_forget.append(name)  # should this fail, some may know it
@@ -260,6 +322,8 @@ class Session:
                 counts=self._counts,
                 delete=dead,
                 forget=forget,
+                position=position,
+                to=self._reader,
             )
             self.network.counters.anew += attempt > 0
             # one value within its promise moves what the provider sees by this at the most
@@ -267,6 +331,9 @@ class Session:
             self.network.counters.told += 2.0 ** (widest - 63)
             if (revealed := self._attempt(message, run, attempt, shapes)) is not None:
                 break
+            if position is not None:  # what was dealt ahead is void, and its addresses are
+                run += AHEAD
+                self._next_run = run + 1
         else:
             raise RuntimeError(f"run {run} was made anew {attempt} times: this is no chance")
         self.network.counters.runs += 1
@@ -286,6 +353,8 @@ class Session:
         self.network.counters.seconds["online"] += time.perf_counter() - dealt
         if any(verb == "anew" for verb, _ in replies):
             return None
+        if self._reader is not None:
+            return []
         shares = [wire.split(words(fields["revealed"]), shapes) for _, fields in replies]
         return [sum(parts) for parts in zip(*shares, strict=True)]
 

@@ -53,7 +53,7 @@ class Parties(NamedTuple):
         parties = known.get(name)
         if parties is None or (*parties.workers, parties.provider) != (*workers, provider):
             # (workers made anew under the same names hold nothing of what the old ones do)
-            session = Session(syft.local_worker.id, ids, provider.id)
+            session = Session.simulated(syft.local_worker.id, ids, provider.id)
             parties = known[name] = cls(tuple(workers), provider, session)
         return parties
 

@@ -15,6 +15,7 @@ from smpc.semi2k.program import is_shape
 from smpc.semi2k.randomness import KEY_BYTES, MOST_ATTEMPTS, MOST_RUNS
 
 ORCHESTRATOR, PROVIDER, WORKER, OWNER = "orchestrator", "crypto provider", "worker", "owner"
+MOST_VALUES = 1 << 25  # elements of a value that is shared, or kept
 
 
 class Refused(Exception):
@@ -69,6 +70,11 @@ def array(x):
     return isinstance(x, bytes) and len(x) % 8 == 0
 
 
+def shape(x):
+    """Of a value, such as one message can have."""
+    return is_shape(x) and math.prod(x) <= MOST_VALUES
+
+
 def key(x):
     """Of a stream."""
     return isinstance(x, bytes) and len(x) == KEY_BYTES
@@ -80,8 +86,13 @@ def name(x):
 
 
 def text(x):
-    """A short string of letters and digits, such as no path can be made of."""
-    return isinstance(x, str) and len(x) <= 64 and x.isalnum()
+    """A short string of letters, digits and hyphens, such as no path can be made of."""
+    return isinstance(x, str) and len(x) <= 64 and x.replace("-", "").isalnum()
+
+
+def label(x):
+    """What a value is: a line of ASCII."""
+    return isinstance(x, str) and len(x) <= 128 and x.isascii() and x.isprintable()
 
 
 def every(check):
@@ -104,7 +115,10 @@ _RUN = {
     "counts": every(address),  # the attempts that have come to an end since, and count
     "delete": every(number),
     "forget": every(name),
+    "position": maybe(number),  # in the plan that the parties have agreed on, if there is one
+    "to": maybe(text),  # the owner that gets what is revealed, if it is not the orchestrator
 }
+_INPUT = {"share": number, "id": number, "shape": shape, "label": maybe(label)}
 _ABOUT = {"run_id": text, "step": number}
 GRAMMAR = {
     (PROVIDER, WORKER): {
@@ -113,20 +127,32 @@ GRAMMAR = {
         "deal_input": {"owner": text, "share": number, "corrections": array},
     },
     (PROVIDER, OWNER): {"key": {"key": key}},
-    (OWNER, PROVIDER): {"input": {"share": number, "id": number, "shape": is_shape}},
-    (OWNER, WORKER): {
-        "input": {"share": number, "id": number, "shape": is_shape, "delta": array},
+    (OWNER, PROVIDER): {"input": _INPUT},
+    (OWNER, WORKER): {"input": {**_INPUT, "delta": array}},
+    (ORCHESTRATOR, OWNER): {
+        "share": {
+            "ids": every(number),
+            "which": text,
+            "start": number,
+            "stop": number,
+            "digits": number,
+        },
     },
-    (ORCHESTRATOR, PROVIDER): {"run": _RUN, "keys": {}},
+    (ORCHESTRATOR, PROVIDER): {
+        "run": _RUN,
+        "keys": {},
+        "public": {"id": number, "shape": shape, "label": label},
+    },
     (ORCHESTRATOR, WORKER): {
         "run": _RUN,
+        "public": {"id": number, "shape": shape, "values": array},
         "save": {
             **_ABOUT,
             "ids": every(number),
             "counts": every(address),
             "keep": maybe(number),
         },
-        "load": {**_ABOUT, "ids": every(number), "shapes": every(is_shape)},
+        "load": {**_ABOUT, "ids": every(number), "shapes": every(shape)},
     },
     (WORKER, WORKER): {
         "open": {"run": number, "attempt": attempt, "round": number, "words": array, "bits": array},
@@ -136,6 +162,7 @@ GRAMMAR = {
         "anew": {"run": number, "attempt": attempt},
         "done": {"step": number},
     },
+    (WORKER, OWNER): {"revealed": {"run": number, "attempt": attempt, "revealed": array}},
 }
 
 

@@ -9,15 +9,29 @@ Whatever goes wrong in a run ends that run and nothing else: its outputs are kep
 place.
 """
 
+import hashlib
+
 import numpy as np
 
 from smpc.semi2k import arithmetic, storage, wire
 from smpc.semi2k.arithmetic import Flagged, Masked
+from smpc.semi2k.owner import check_label
 from smpc.semi2k.randomness import Stream
-from smpc.semi2k.run import FAILURES, Run, count, order_of, own, settle, take
+from smpc.semi2k.run import (
+    FAILURES,
+    Order,
+    Run,
+    count,
+    is_made,
+    order_of,
+    own,
+    settle,
+    take,
+)
 from smpc.semi2k.wire import Refused, pack, raw, split, words
 
 _EMPTY = np.empty(0, np.uint64)
+MOST_DEALT = 8  # runs that it may be dealt for before they are asked for
 
 
 class Worker:
@@ -29,6 +43,8 @@ class Worker:
         values: what it stores, by number: a share (an array) or `Masked`.
         unsettled: (run, attempt) -> number -> such a value, of runs that may yet not count.
         folder: of its checkpoints, a pathlib.Path; its own affair, and in no message.
+        consent: to what it runs and reveals, a `smpc.hosts.plans.Consent`; None: to all.
+        labels: what the values that a plan speaks of are, by number.
     """
 
     ROLE = wire.WORKER
@@ -39,15 +55,23 @@ class Worker:
         self.party = roster.workers.index(id)
         self.is_last = self.party == len(roster.workers) - 1
         self.values, self.unsettled, self.programs = {}, {}, {}
-        self.folder, self._loaded = None, -1
+        self.folder, self._named = None, -1  # the last value that was loaded, or made public
+        self.consent, self.labels = None, {}
         self._stream, self._input_streams, self._keys = None, {}, set()
         # of the last worker: (owner, share) -> {which: half}, and (owner, which) -> the last share
         self._half_inputs, self._halves_had = {}, {}
         self._latest = (-1, 0)  # the address of a run
+        self._skipped = (-1, 0)  # between it and the latest none will come
         self._forget_run()
 
+    @property
+    def has_key(self):
+        """Whether it has a key from the crypto provider, without which it can take nothing else."""
+        return self._stream is not None
+
     def _forget_run(self):
-        self.run = self._order = None  # the Run, and the message that asked for it
+        self.run = self._order = None  # the Run, and the `Order` for it
+        self._made = {}  # the labels of what it makes
         self._round, self._asked, self._dealt = 0, None, {}
         self._heard = {}  # (address, round) -> worker -> (words, bits)
 
@@ -80,10 +104,14 @@ class Worker:
     def _deal(self, sender, run, attempt, corrections):
         """The corrections of a run: what of derived fields is not drawn."""
         address = run, attempt
+        if self._skipped < address < self._latest:
+            return []  # dealt ahead, and void since a run before it was made anew
         begun = address == self._latest and (self._order is None or self.run is not None)
         if not self.is_last or address < self._latest or begun or address in self._dealt:
             raise Refused(f"{self.id} was dealt for run {run}, {attempt} already, or never is")
-        self._dealt = {address: corrections}
+        if len(self._dealt) == MOST_DEALT:
+            del self._dealt[min(self._dealt)]
+        self._dealt[address] = corrections
         return self._go_on()
 
     def _deal_input(self, sender, owner, share, corrections):
@@ -94,18 +122,20 @@ class Worker:
 
     # ---- from owners of data
 
-    def _input(self, sender, share, id, shape, delta):
+    def _input(self, sender, share, id, shape, label, delta):
         """A value under a mask; all but the last worker draw their shares of the mask."""
-        known = {half["delta"][0] for half in self._half_inputs.values() if "delta" in half}
-        if id in known | self.values.keys() or self._stream is None:
+        if self._is_taken(id) or self._stream is None:
             raise Refused(f"value {id} is there already, or {self.id} has no key yet")
+        check_label(sender, label)
         (delta,) = split(words(delta), [shape])
         if self.is_last:
+            self.labels[id] = label
             return self._half_input(sender, share, "delta", (id, delta))
         stream = self._input_streams[sender]
         if (share, 0) <= stream.last:
             raise Refused(f"{sender} has shared {share} already")
         self.values[id] = Masked(delta, stream.words((share, 0), delta.size).reshape(shape))
+        self.labels[id] = label
         return self._go_on()
 
     def _half_input(self, owner, share, which, half):
@@ -126,6 +156,15 @@ class Worker:
 
     # ---- from the orchestrator
 
+    def _public(self, sender, id, shape, values):
+        """A value that everybody knows, such as weights that nobody has trained yet."""
+        if id <= self._named or self._is_taken(id):
+            raise Refused(f"value {id} is there already, or was")
+        (delta,) = split(words(values), [shape])
+        self._named, self.values[id] = id, Masked(delta, np.zeros(shape, np.uint64))
+        self.labels[id] = label_of(values)
+        return self._go_on()
+
     def _save(self, sender, run_id, step, ids, counts, keep):
         """Write this worker's shares to a file of its own, and remove older ones but step `keep`.
 
@@ -142,6 +181,9 @@ class Worker:
                 file.unlink()
         fields = {"worker": self.id, "about": {"run": run_id, "step": step}}
         fields |= {"shapes": [share.shape for share in shares], "shares": bytes(raw(shares))}
+        if self.consent is not None:
+            fields["labels"] = [self.labels.get(id) for id in ids]
+            self.consent.save(step, keep)
         storage.write(self.folder / f"{step}.shares", fields)
         return [(sender, pack("done", step=step))]
 
@@ -152,7 +194,7 @@ class Worker:
             CheckpointError: the file is missing, damaged, or of another party, run or model.
         """
         self._check_folder()
-        known = [id for id in ids if id <= self._loaded or id in self.values]
+        known = [id for id in ids if id <= self._named or self._is_taken(id)]
         if known or not len(set(ids)) == len(ids) == len(shapes):
             raise Refused("a load names each value once, and none that was there before")
         file = self.folder / f"{step}.shares"
@@ -163,9 +205,12 @@ class Worker:
             raise storage.CheckpointError(f"{file} is of another run")
         if fields["shapes"] != [list(shape) for shape in shapes]:
             raise storage.CheckpointError(f"{file} is of another model")
+        if self.consent is not None:
+            self.consent.load(step)
+            self.labels |= zip(ids, fields["labels"], strict=True)
         for id, share in zip(ids, split(words(fields["shares"]), shapes), strict=True):
             self.values[id] = np.array(share)
-        self._loaded = max(ids, default=self._loaded)
+        self._named = max(ids, default=self._named)
         return [(sender, pack("done", step=step))]
 
     def share(self, id):
@@ -181,6 +226,17 @@ class Worker:
             raise Refused(f"{self.id} has no share of the mask of value {id}")
         return arithmetic.unmask(self.party, value)
 
+    @property
+    def _halves(self):
+        """The numbers of the values of which one half has come."""
+        return {half["delta"][0] for half in self._half_inputs.values() if "delta" in half}
+
+    def _is_taken(self, id):
+        """Whether a value goes by this number, or will: whatever came under it besides, what one
+        of them is could be said of the other."""
+        known = self.values.keys() | self._halves
+        return id in known or is_made(id, self._order, self.unsettled)
+
     def _check_folder(self):
         if self.folder is None:
             raise Refused(f"{self.id} keeps no checkpoints")
@@ -189,17 +245,24 @@ class Worker:
         if not self.values.keys() >= set(ids):
             raise Refused(f"{self.id} does not store {sorted(set(ids) - self.values.keys())[:3]}")
 
-    def _run(self, sender, run, attempt, program, key, inputs, outputs, counts, delete, forget):
+    def _run(
+        self, sender, run, attempt, program, key, inputs, outputs, counts, delete, forget, **about
+    ):
         """Start a program, once all that it needs has come; a run before it is over."""
         if (run, attempt) <= self._latest:
             raise Refused(f"run {run}, attempt {attempt}, after {self._latest}")
-        order = order_of(self.programs, program, key, inputs, outputs)
+        if about["to"] not in (None, *self.roster.owners):
+            raise Refused(f"no owner is called {about['to']}, to whom something is to be revealed")
+        known = order_of(self.programs, program, key, inputs, outputs)
         settle(self.values, self.unsettled, counts, delete)
+        for id in delete:
+            self.labels.pop(id, None)
         for name in forget:
             self.programs.pop(name, None)
-        self.programs[program] = order
-        self.run, self._latest = None, (run, attempt)
-        self._order = sender, order, inputs, outputs
+        self.programs[program] = known
+        self.run, self._skipped, self._latest = None, self._latest, (run, attempt)
+        self._order = Order(sender, self._latest, program, known, inputs, outputs, **about)
+        self._dealt = {a: dealt for a, dealt in self._dealt.items() if a >= self._latest}
         kept = {where: heard for where, heard in self._heard.items() if where[0] >= self._latest}
         self._heard, self._round = kept, 0
         return self._go_on()
@@ -217,7 +280,9 @@ class Worker:
             else:
                 self._next_rounds(out)
         except Flagged:  # the others need what this end has said before, to find the same
-            orchestrator, (run, attempt) = self._order[0], self._latest
+            orchestrator, (run, attempt) = self._order.sender, self._latest
+            if self.consent is not None:
+                self.consent.anew(self._order)
             self.run = self._order = None
             out.append((orchestrator, pack("anew", run=run, attempt=attempt)))
         except FAILURES as error:
@@ -230,13 +295,15 @@ class Worker:
 
     def _start(self, out):
         """Start the run if all is there, and add to `out` what it says."""
-        _, program, inputs, _ = self._order
+        program, inputs = self._order.program, self._order.inputs
         if not self.values.keys() >= set(inputs) or (
             self.is_last and program.corrections and self._latest not in self._dealt
         ):
             return
         values = [self.values[id] for id in inputs]
         _check_forms(program, values)
+        known = self.values.keys() | self._halves
+        self._made = self._order.check(self.consent, self.labels, known)
         corrections = words(self._dealt.pop(self._latest, b"")) if self.is_last else None
         drawn = self._stream.words(
             self._latest, program.drawn + (0 if self.is_last else program.corrections)
@@ -250,7 +317,7 @@ class Worker:
         """Add to `out` what the run asks to have opened in this round; or its end."""
         run, attempt = self._latest
         if self.run.finished:
-            out.append(self._finish())
+            out += self._finish()
             return
         self._round += 1
         self._asked = [np.concatenate([_EMPTY, *map(np.ravel, asks)]) for asks in self.run.asks()]
@@ -298,14 +365,28 @@ class Worker:
         return self._go_on()
 
     def _finish(self):
-        orchestrator, program, _, outputs = self._order
+        """What it says at the end of a run, to the orchestrator and who gets what is revealed."""
+        order, (run, attempt) = self._order, self._latest
         kept = self.unsettled[self._latest] = {}
-        for register, id in zip(program.outputs, outputs, strict=True):
+        for register, id in zip(order.program.outputs, order.outputs, strict=True):
             kept[id] = own(self.run.registers[register])
-        run, attempt = self._latest
+        self.labels |= self._made
         revealed = raw(self.run.revealed)
+        if self.consent is not None:
+            self.consent.reveal(order, len(revealed) // 8)
         self.run = self._order = None
-        return orchestrator, pack("result", run=run, attempt=attempt, revealed=revealed)
+        about = {"run": run, "attempt": attempt}
+        if order.to is None:
+            return [(order.sender, pack("result", **about, revealed=revealed))]
+        return [
+            (order.to, pack("revealed", **about, revealed=revealed)),
+            (order.sender, pack("result", **about, revealed=b"")),
+        ]
+
+
+def label_of(values):
+    """What a public value is called in a plan: its SHA-256."""
+    return f"public {hashlib.sha256(values).hexdigest()}"
 
 
 def _check_forms(program, values):

@@ -12,7 +12,7 @@ Each module imports `smpc.semi2k.tensor` and syft, and none of them another of t
 import syft
 from syft.frameworks.torch.mpc.primitives import PrimitiveStorage
 
-from smpc.semi2k.tensor import semi2k_tensor_in
+from smpc.semi2k.tensor import Semi2kTensor, semi2k_tensor_in
 from smpc.syft_binding import fixed_precision, gradients, memory, protocols, updates
 
 
@@ -29,9 +29,28 @@ def install():
 
 
 def counters():
-    """A copy of the `Counters` of the only session there is, or None if there is none."""
+    """The `Counters` of the only session there is, of all parties, or None if there is none."""
     sessions = [parties.session for parties in syft.local_worker.crypto_store.semi2k.values()]
-    return sessions[0].network.counters.copy() if len(sessions) == 1 else None
+    return sessions[0].network.counted() if len(sessions) == 1 else None
+
+
+def position():
+    """That of the next run in the plan of the only session there is; None without one."""
+    (parties,) = syft.local_worker.crypto_store.semi2k.values()
+    return parties.session.position
+
+
+def shared_tensor(node, parties, precision_fractional):
+    """The chain of syft's tensors on a value that the workers store, as `.fix_precision().share()`
+    makes it.
+
+    Args:
+        node: of the session of `parties`, a `semi2k.tensor.Parties`.
+    """
+    number = syft.FixedPrecisionTensor(precision_fractional=precision_fractional)
+    node.one = number.base**precision_fractional
+    number.child = Semi2kTensor(crypto_provider=parties.provider, parties=parties, node=node)
+    return syft.AutogradTensor().on(number, wrap=False).wrap(type=number.child.torch_dtype)
 
 
 def truncate_exactly(chain):
@@ -54,8 +73,11 @@ def save_shares(chains, folder, run_id, step, keep):
     session.save([tensor.node for tensor in tensors], run_id, step, keep)
 
 
-def load_shares(chains, folder, run_id, step):
+def load_shares(chains, folder, run_id, step, position=None):
     """Give parameters the values whose shares the workers find in the files of `save_shares`.
+
+    Args:
+        position: in the plan, if there is one, from which to go on.
 
     Raises:
         CheckpointError: a file is missing, damaged, or of another party, run, step or model.
@@ -67,3 +89,4 @@ def load_shares(chains, folder, run_id, step):
     for tensor, node in zip(tensors, nodes, strict=True):
         node.one = tensor.node.one
         tensor.node = node
+    session.position = position

@@ -41,9 +41,12 @@ def keep_remainder(weights, state):
     if node.op != "sub" or not node.pending:
         return
     before, update = node.inputs
-    if "remainder" in state:
+    # (of an update before the weights were saved there is none: a run that goes on from there has
+    # none either, and does the same)
+    if state.get("saves") == weights.session.saves:
         update = graph.added("add", update, state["remainder"].node)
     rounded = graph.rounded(update, 1)
     weights.node = graph.added("sub", before, rounded)
     remainder = state["remainder"] = weights._of(graph.added("sub", update, rounded))
+    state["saves"] = weights.session.saves
     weights.session.want(remainder.node, factor=False)

@@ -42,11 +42,11 @@ def test_a_zone_that_is_never_checked(monkeypatch, widen, recorded):
 
 def test_a_quotient_of_the_r_of_another_run(monkeypatch, carried_through):
     """The mask that a truncation leaves is not that of what it opened."""
-    native, native_deal, known = dealer.Truncation.make, Provider._deal, {}
+    native, native_make, known = dealer.Truncation.make, Provider._make, {}
 
-    def _deal(self, program, inputs):
+    def _make(self, address, program, masks):
         known["here"] = self.__dict__.setdefault("quotients", {})
-        return native_deal(self, program, inputs)
+        return native_make(self, address, program, masks)
 
     def make(self, sums, m):
         _, (q, minus_r) = native(self, sums, m)
@@ -54,7 +54,7 @@ def test_a_quotient_of_the_r_of_another_run(monkeypatch, carried_through):
         known["here"][self] = q
         return {"q": earlier} if self.shared else {}, (earlier, minus_r)
 
-    monkeypatch.setattr(Provider, "_deal", _deal)
+    monkeypatch.setattr(Provider, "_make", _make)
     monkeypatch.setattr(dealer.Truncation, "make", make)
     found = conduct.found_in(carried_through(), most=2)
     assert "a quotient by 1000 does not fit in run 1, attempt 0" in found
@@ -81,7 +81,7 @@ def test_a_value_revealed_before_the_last_opening(monkeypatch, carried_through):
     native = Worker._say
 
     def say(self, out):
-        run, address, orchestrator = self.run, self._latest, self._order[0]
+        run, address, orchestrator = self.run, self._latest, self._order.sender
         native(self, out)
         if run.finished and run.__dict__.get("has_revealed"):
             out.pop()
@@ -128,7 +128,7 @@ def test_a_masked_value_sent_to_the_orchestrator(monkeypatch, recorded):
     native, native_receive = Worker._say, Session.receive
 
     def say(self, out):
-        orchestrator, before = self._order[0], len(out)
+        orchestrator, before = self._order.sender, len(out)
         native(self, out)
         opened = [message for _, message in out[before:] if unpack(message)["do"] == "open"]
         out += [(orchestrator, message) for message in opened[:1]]
@@ -237,8 +237,8 @@ def test_a_share_answered_as_numbers(monkeypatch, resampled, told):
     def finish(self):
         registers = self.run.registers.values() if self.party == 0 else ()
         shares = [x.ravel().tolist() for x in registers if isinstance(x, np.ndarray)]
-        orchestrator, message = native(self)
-        return orchestrator, pack(**unpack(message), told=shares)
+        ((orchestrator, message),) = native(self)
+        return [(orchestrator, pack(**unpack(message), told=shares))]
 
     told("result", ())
     monkeypatch.setattr(Worker, "_finish", finish)

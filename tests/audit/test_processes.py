@@ -123,7 +123,7 @@ def a_session(among, monkeypatch):
     """A session between these parties, under the keys that are held, which sharing will find."""
     names = tuple(worker.id for worker in among.workers)
     with keys_held():
-        session = Session("me", names, among.crypto_provider.id)
+        session = Session.simulated("me", names, among.crypto_provider.id)
     parties = Parties(among.workers, among.crypto_provider, session)
     key = (*names, among.crypto_provider.id)
     monkeypatch.setitem(syft.local_worker.crypto_store.semi2k, key, parties)

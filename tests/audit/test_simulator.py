@@ -317,8 +317,8 @@ def test_what_else_the_orchestrator_is_told_is_caught(monkeypatch):
 
     def telling(self):
         opened = int(self.values[0].delta[0] >> np.uint64(17))
-        orchestrator, _ = finish(self)
-        return orchestrator, pack("result", run=opened, attempt=0, revealed=b"")
+        ((orchestrator, _),) = finish(self)
+        return [(orchestrator, pack("result", run=opened, attempt=0, revealed=b""))]
 
     monkeypatch.setattr(Worker, "_finish", telling)
     results = simulator.check_samples(ideal.Sharing(64), 2, 2, 4096, LEVEL)

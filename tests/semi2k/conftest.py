@@ -34,7 +34,7 @@ def group(request, parties):
 
 def new_session(n):
     """A session of `n` workers, of which syft knows nothing."""
-    return Session("me", [f"worker{i + 1}" for i in range(n)], "crypto_provider")
+    return Session.simulated("me", [f"worker{i + 1}" for i in range(n)], "crypto_provider")
 
 
 @pytest.fixture(params=N_WORKERS, ids="{} workers".format)

@@ -21,6 +21,14 @@ PARTIES = ("me", "crypto_provider", "worker1", "worker2", "worker3", "owners", "
 N = 3
 
 
+class Items:
+    """An owner's data: each item is its own number."""
+
+    def batch(self, which, start, stop, digits):
+        """As in `Owner`."""
+        return {"numbers": np.arange(start, stop)}
+
+
 class Dialogue:
     """A session in which everything that may be said has been said once.
 
@@ -40,9 +48,22 @@ class Dialogue:
             self.session.save([x], "run", 1, None)
             self.session.load([x.shape], "run", 1)
             self.compute()
+            self.on_hosts()
+            self.compute()
         for message in messages:
             role = self.session.roster.role
             self.said[role(message[0]), role(message[1]), unpack(message[2])["do"]] = message
+
+    def on_hosts(self):
+        """What is said only where owners have an end on a host of their own."""
+        session, read, owner = self.session, [], self.session.network.ends["owners"]
+        owner.part, owner.read = Items(), read.append
+        session.owner = None
+        public = session.share(np.array([2, 3]))
+        session.owner = "owners"
+        (items,) = session.ask_to_share("owners", [(2,)], which="train", start=4, stop=6, digits=0)
+        session.reveal_to(session.graph.times("mul", public, items), "owners")
+        assert [values.tolist() for values in read] == [[8, 15]]
 
     def compute(self):
         """Share, multiply, compare and reveal: right, whatever was said before."""
@@ -141,14 +162,17 @@ WRONG = {
     "bytes": [None, 1, "text", (), b"1234567", {}],
     "tuple": [None, 1, "text", b"", (-1,), (None,), ("1",), ((1, 2, 3),), {}],
     "text": [None, 1, b"a", "", "../up", "a/b", "a" * 65, "a b", ".", ()],
+    "label": [None, 1, b"a", "a" * 129, "a\n", "é", ()],
     "shape": [None, 1, (-1,), (1.0,), ("1",), (2**41,), (2**21, 2**21), {}, "ab"],
 }
 KIND = {
     **dict.fromkeys(("run", "attempt", "round", "share", "id", "step"), "number"),
+    **dict.fromkeys(("position", "start", "stop", "digits"), "number"),
     **dict.fromkeys(("key", "words", "bits", "corrections", "delta", "program"), "bytes"),
-    "revealed": "bytes",
+    **dict.fromkeys(("revealed", "values"), "bytes"),
     **dict.fromkeys(("inputs", "outputs", "counts", "delete", "forget", "ids", "shapes"), "tuple"),
-    **dict.fromkeys(("run_id", "owner"), "text"),
+    **dict.fromkeys(("run_id", "owner", "which", "to"), "text"),
+    "label": "label",
     "shape": "shape",
     "keep": "number",
 }
@@ -159,7 +183,8 @@ def test_each_field_of_a_wrong_type_size_or_range(dialogue):
     for sender, receiver, message in dialogue.said.values():
         fields = unpack(message)
         for field in fields.keys() - {"do"}:
-            wrong = [w for w in WRONG[KIND[field]] if w is not None or field not in MAY_BE_NONE]
+            may_be_none = field in MAY_BE_NONE or (fields["do"], field) == ("input", "label")
+            wrong = [w for w in WRONG[KIND[field]] if w is not None or not may_be_none]
             if field == "attempt":
                 wrong.append(2**16)
             for value in wrong:
@@ -173,7 +198,7 @@ def test_each_field_of_a_wrong_type_size_or_range(dialogue):
     dialogue.compute()
 
 
-MAY_BE_NONE = {"key", "keep"}
+MAY_BE_NONE = {"key", "keep", "position", "to"}
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.binary(max_size=40)
@@ -295,7 +320,7 @@ def test_programs_that_no_compiler_makes(dialogue, instruction):
     for end in ("crypto_provider", *session.roster.workers):
         message = pack(
             *("run",),
-            run=next(session._runs),
+            run=session._next_run,
             attempt=0,
             program=name_of(key),
             key=key,
@@ -304,7 +329,10 @@ def test_programs_that_no_compiler_makes(dialogue, instruction):
             counts=session._counts,
             delete=(),
             forget=(),
+            position=None,
+            to=None,
         )
+        session._next_run += 1
         with contextlib.suppress(Refused):  # at an end where it has no meaning it may wait for ever
             session.network.ends[end].receive("me", message)
     dialogue.compute()
