@@ -15,26 +15,16 @@ After the tutorial by Théo Ryffel, OpenMined (Apache-2.0).
 """
 
 import copy
-import signal
-import sys
 import time
 
-from smpc import compat
-from smpc.arguments import (
-    HELD_ITEMS,
-    PRECISIONS,
-    Parser,
-    check,
-    fail,
-    file_in_folder,
-    folder,
-    positive,
-)
+from smpc import compat, process
 
+if __name__ == "__main__":
+    process.prepare()  # for Ctrl-C while importing
 try:
     compat.prepare()  # PySyft 0.2.9 on today's torch
 except compat.UnsupportedVersion as unsupported:
-    fail(unsupported)
+    process.fail(unsupported)
 
 import syft as sy
 import torch
@@ -43,11 +33,13 @@ import torch.nn.functional as F
 import torch.optim as optim
 from torchvision import datasets, transforms
 
-from smpc import mnist, report
+from smpc import mnist, outputs, report
 from smpc import syft_binding as semi2k
-from smpc.audit.transcript import Recorder, TranscriptError
+from smpc.arguments import HELD_ITEMS, PRECISIONS, Parser, check, path, positive
+from smpc.audit.transcript import Recorder
 from smpc.checkpoint import Checkpoint, CheckpointError
-from smpc.model import ModelError, save_model
+from smpc.model import save_model
+from smpc.semi2k.network import NetworkError
 
 # ---- 1. Arguments: the tutorial's, each an option with the tutorial's value as its default -------
 
@@ -78,14 +70,19 @@ def parse_arguments(argv=None):
     add("--n-workers", type=int, default=2, help="that hold shares: 2 to 5 under semi2k")
     add("--exact-truncation", action="store_true", help="semi2k: make no run anew; see docs/")
     add("--activation", choices=list(ACTIVATIONS), default="relu", help="of the hidden layers")
-    add("--data-dir", default="./data", help="folder that holds MNIST/raw/")
-    add("--out", default="results", help="folder for run.json and accuracy.png")
-    add("--transcript", metavar="FILE", help="record what each party sees, for the audit")
-    add("--checkpoint", metavar="DIR", help="folder that keeps each party's shares of the weights")
+    add("--data-dir", type=path, default="./data", help="folder that holds MNIST/raw/")
+    add("--out", type=path, default="results", help="folder for run.json and accuracy.png")
+    add("--transcript", type=path, metavar="FILE", help="record what each party sees, for audit")
+    add("--checkpoint", type=path, metavar="DIR", help="keeps each party's shares of the weights")
     add("--checkpoint-every", type=count, default=100, help="batches, and at the end of an epoch")
     add("--resume", action="store_true", help="go on from the checkpoint")
-    add("--save-model", metavar="FILE", help="reveal the trained weights to their owner, in FILE")
+    add("--save-model", type=path, metavar="FILE", help="reveal the trained weights to their owner")
     add("--plain-twin", action="store_true", help="train the same network in the clear beside it")
+    add("--parties", type=path, metavar="FILE", help="on hosts of their own: docs/deployment.md")
+    add("--plan", type=path, metavar="FILE", help="what the parties have agreed to run and reveal")
+    add("--write-plan", type=path, metavar="FILE", help="make that plan, without data or hosts")
+    add("--home", type=path, metavar="DIR", help="of the server's key, by default beside --parties")
+    add("--time-limit", type=positive(float), default=60, help="seconds for a party to answer in")
     return check(parser, parser.parse_args(argv))
 
 
@@ -98,6 +95,13 @@ def connect_to_workers(hook, n_workers):
 
 def connect_to_crypto_provider(hook):
     return sy.VirtualWorker(hook, id="crypto_provider")
+
+
+def on_hosts(args):
+    """The parties where each is on a host of its own, and the data at its owners."""
+    from smpc.hosts.script import OnHosts  # here, since only this needs gRPC
+
+    return OnHosts(args)
 
 
 # ---- 3. Secret-shared data -----------------------------------------------------------------------
@@ -256,6 +260,13 @@ def reveal_weights(model):
     }
 
 
+def save_weights(args, model, run):
+    """Reveal the weights to the model's owner, and save them, if they are asked for."""
+    if args.save_model:
+        save_model(reveal_weights(model), args.save_model)
+        run.say(f"the weights were revealed to the model's owner: {args.save_model}\n")
+
+
 def learning_rate(args, epoch):
     """That of an epoch, the first being 1."""
     return args.lr[min(epoch, len(args.lr)) - 1]
@@ -278,7 +289,7 @@ def train_and_test(args, model, private_loaders, optimizer, run, checkpoint):
             test(args, model, private_test_loader, epoch, run)
             checkpoint.save(model, run)
     except KeyboardInterrupt:
-        checkpoint.save(model, run)
+        checkpoint.break_off(model, run)
         raise
 
 
@@ -313,17 +324,18 @@ def train_plain_twin(args, model, run):
     return losses, correct, seconds
 
 
+@process.in_order("train_encrypted.py")
 def main():
     args = parse_arguments()
+    hosts = on_hosts(args) if args.parties else None
     try:
-        mnist.prepare(args.data_dir)
-        checkpoint = Checkpoint(args)
-        recorder = Recorder(args.transcript, vars(args))  # does nothing without --transcript
-    except (mnist.DataError, CheckpointError, TranscriptError) as error:
-        fail(error)
-    if args.save_model:
-        file_in_folder("--save-model", args.save_model)
-    out = folder("--out", args.out)
+        if hosts is None:
+            mnist.prepare(args.data_dir)
+    except mnist.DataError as error:
+        process.fail(error)
+    checkpoint = Checkpoint(args)
+    recorder = Recorder(args.transcript, vars(args))  # does nothing without --transcript
+    out = outputs.check(args)
 
     torch.manual_seed(args.seed)
     torch.set_num_threads(1)  # the stock protocols fork a process for every core, at every product
@@ -331,9 +343,13 @@ def main():
     semi2k.install()  # make protocol="semi2k" known to syft
     recorder.start()
 
-    workers = connect_to_workers(hook, n_workers=args.n_workers)
-    crypto_provider = connect_to_crypto_provider(hook)
-    private_loaders = get_private_data_loaders(args, workers, crypto_provider)
+    if hosts is None:
+        workers = connect_to_workers(hook, n_workers=args.n_workers)
+        crypto_provider = connect_to_crypto_provider(hook)
+        private_loaders = get_private_data_loaders(args, workers, crypto_provider)
+    else:
+        workers, crypto_provider = hosts.connect(hook)
+        private_loaders = hosts.loaders()
 
     model = Net(ACTIVATIONS[args.activation])
     twin = copy.deepcopy(model)
@@ -349,27 +365,28 @@ def main():
 
     n_items = args.epochs * (args.n_train_items + args.n_test_items)
     run = report.Run(vars(args), n_items, semi2k.counters)
-    signal.signal(signal.SIGINT, run.interrupt)
+    process.on_signals(run.interrupt)
     try:
         train_and_test(args, model, private_loaders, optimizer, run, checkpoint)
-        recorder.save()
-        losses, correct, run.plain_steps = train_plain_twin(args, twin, run)
-        if args.plain_twin:
-            run.twin = {"losses": losses, "correct": correct}
-        run.save(out)
-        if args.save_model:
-            save_model(reveal_weights(model), args.save_model)
-            print(f"the weights were revealed to the model's owner: {args.save_model}\n")
-    except KeyboardInterrupt:
-        run.save(out)
-        print(f"interrupted: the results so far are in {out}/", file=sys.stderr)
-        raise SystemExit(130) from None
-    except (OverflowError, CheckpointError, TranscriptError, ModelError) as error:
-        fail(error)
+        outputs.save(
+            args, lambda: run.save(out), recorder.save, lambda: save_weights(args, model, run)
+        )
+        if hosts is None:
+            losses, correct, run.plain_steps = train_plain_twin(args, twin, run)
+            if args.plain_twin:
+                run.twin = {"losses": losses, "correct": correct}
+            outputs.save(args, lambda: run.save(out))
+        else:
+            hosts.finish(model)
 
-    print("model.fc3.bias is", model.fc3.bias)
-    print("\nthe first batch's data is", next(iter(private_loaders[0]))[0])
-    print(f"\n{run.summary()}\n\nwritten: {out}/run.json and {out}/accuracy.png")
+        run.say(f"model.fc3.bias is {model.fc3.bias}")
+        run.say(f"\nthe first batch's data is {next(iter(private_loaders[0]))[0]}")
+        run.say(f"\n{run.summary()}\n\nwritten: {out}/run.json and {out}/accuracy.png")
+        run.stop_if_interrupted()
+    except (KeyboardInterrupt, CheckpointError, NetworkError) as reason:
+        run.end(out, reason)
+    except OverflowError as error:
+        process.fail(error)
 
 
 if __name__ == "__main__":

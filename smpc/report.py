@@ -4,14 +4,17 @@ import importlib.metadata
 import io
 import json
 import platform
+import signal
 import statistics
 import sys
+from collections import deque
 
 import matplotlib
 import psutil
 from tqdm import tqdm
 
-from smpc.files import write_whole
+from smpc import process
+from smpc.files import FileError, named, write_whole
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
@@ -19,6 +22,7 @@ from matplotlib import pyplot
 # Correct answers of 640 after each epoch, as the tutorial prints them.
 PUBLISHED = (227, 360, 401, 424, 449, 464, 469, 474, 481, 488)
 PUBLISHED_ITEMS = 640
+FILES = ("run.json", "accuracy.png")
 VERSIONS_OF = ("syft", "torch", "torchvision", "numpy", "protobuf")
 
 
@@ -32,18 +36,20 @@ class Run:
         tests: a dict for each test pass: epoch, correct, items, seconds and bytes of memory.
         plain_steps: seconds of each plain PyTorch step taken for comparison.
         counters: what the parties said in the last "training step" and the last "test pass" that
-            took one attempt: a dict for each, as made by `semi2k.network.Counters.since`; empty for
-            other protocols.
+            took one attempt; of the last 21 such, that with the median of bytes, since on hosts a
+            step is dealt for ahead of it: a dict for each, as made by
+            `semi2k.network.Counters.since`; empty for other protocols.
         twin: what the plain twin did, as {"losses": [...], "correct": [...]}, or None.
-        interrupted: whether the user has asked to stop; `trained` and `tested_batch` then raise
-            KeyboardInterrupt, so that a step is never left half done.
+        interrupted: whether the user has asked to stop, or stdout cannot be written to; `trained`
+            and `tested_batch` then raise KeyboardInterrupt, so that a step is never left half done.
     """
 
     def __init__(self, arguments, n_items, counters):
+        self._quiet = arguments.get("write_plan")  # then nothing that is said is true
         self.arguments, self._read_counters = dict(arguments), counters
-        self._counted, self.counters = counters(), {}
+        self._counted, self.counters, self._usual = counters(), {}, {}
         self.steps, self.tests, self.plain_steps, self.twin = [], [], [], None
-        self.interrupted = False
+        self.interrupted, self._why = False, None
         self.bar = tqdm(total=n_items, unit=" items", disable=None)
 
     def restore(self, steps, tests):
@@ -57,14 +63,44 @@ class Run:
             self.steps[-1]["epoch"], self.steps[-1]["batch"]
         )  # fmt: skip
 
-    def interrupt(self, *_):
-        """A signal handler: stop after the batch that is under way."""
-        self.interrupted = True
+    def interrupt(self, number, _):
+        """A signal handler: stop after the batch that is under way. That of syft's own protocols,
+        which keep no checkpoint, may be waiting for processes that the signal has ended: at once.
+        """
+        self._stop(128 + number, "interrupted")
+        if self.arguments["protocol"] != "semi2k":
+            process.on_signals(signal.SIG_IGN)
+            raise KeyboardInterrupt
+
+    def _stop(self, status, why):
+        self.interrupted, self._why = True, self._why or (status, why)
 
     def say(self, line):
-        """Print a line to stdout, above the progress bar if there is one."""
-        tqdm.write(line, file=sys.stdout)
-        sys.stdout.flush()
+        """Print a line to stdout, above the progress bar if there is one; if it cannot be, stop."""
+        if self._quiet:
+            return
+        try:
+            with process.to_stdout():
+                tqdm.write(line, file=sys.stdout)
+        except FileError as error:
+            self._stop(2, f"train_encrypted.py: error: {error}")
+
+    def end(self, folder, reason):
+        """Save the results so far, say in a line why and where, and end the program.
+
+        Args:
+            reason: KeyboardInterrupt, after what `interrupted` says; or a FileError.
+        """
+        if isinstance(reason, FileError):
+            self._stop(reason.status, f"train_encrypted.py: error: {reason}")
+        status, why = self._why
+        try:
+            self.save(folder)
+            where = f"the results so far are in {folder}/"
+        except FileError as error:
+            where = f"no results: {error}"
+        process.tell(f"{why}: {where}")
+        raise SystemExit(status)
 
     def trained(self, epoch, batch, items, loss, seconds):
         """Record a training step."""
@@ -91,12 +127,17 @@ class Run:
         counted = self._read_counters()
         if counted is not None:
             since = counted.since(self._counted)
-            if not since["anew"] or what not in self.counters:
-                self.counters[what] = since
+            usual = self._usual.setdefault(what, deque(maxlen=21))
+            if not since["anew"] or not usual:
+                usual.append(since)
+            self.counters[what] = sorted(usual, key=sent_by_all)[len(usual) // 2]
             self._counted = counted
 
     def _advance(self, items):
-        self.bar.update(items)
+        try:
+            self.bar.update(items)
+        except OSError:
+            self.bar.disable = True  # nobody sees it: its terminal is gone
         self.stop_if_interrupted()
 
     def stop_if_interrupted(self):
@@ -150,7 +191,7 @@ class Run:
         row("rounds", lambda c: c["rounds"])
         row("messages", lambda c: sum(c["messages"].values()))
         row("bytes opened, all workers", lambda c: c["opened"])
-        row("bytes dealt", lambda c: c["sent"]["dealing"].get("crypto_provider", 0))
+        row("bytes dealt", lambda c: c["dealt"])
         row("bytes sent by all, each once", sent_by_all)
         row("milliseconds, dealing", lambda c: round(1000 * c["seconds"]["dealing"]))
         row("milliseconds, workers", lambda c: round(1000 * c["seconds"]["online"]))
@@ -164,7 +205,11 @@ class Run:
         return lines
 
     def save(self, folder):
-        """Write `run.json` to `folder`, and `accuracy.png` once there is a test pass."""
+        """Write `run.json` to `folder`, and `accuracy.png` once there is a test pass.
+
+        Raises:
+            FileError: they cannot be written.
+        """
         record = {
             "arguments": self.arguments,
             "versions": {"python": platform.python_version()}
@@ -178,9 +223,10 @@ class Run:
             "plain_twin": self.twin,
         }
         text = json.dumps(record, indent=1, ensure_ascii=False)
-        write_whole(folder / "run.json", text.encode())
-        if self.tests:
-            write_whole(folder / "accuracy.png", self._figure())
+        with named(f"--out {folder}"):
+            write_whole(folder / "run.json", text.encode())
+            if self.tests:
+                write_whole(folder / "accuracy.png", self._figure())
 
     def _runs(self):
         """How many runs the workers made, how many times one was made anew, and what that told."""

@@ -108,7 +108,7 @@ def test_the_tutorial(tmp_path):
         assert step["rounds"] == 18
         assert sum(step["messages"].values()) == 42
         assert step["opened"] <= 2_900_000
-        assert step["sent"]["dealing"]["crypto_provider"] <= 2_000_000
+        assert step["dealt"] <= 2_000_000
         assert report.sent_by_all(step) <= 5_000_000
         assert test_pass["rounds"] == 37
         if within_the_bands(record):

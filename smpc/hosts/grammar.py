@@ -1,0 +1,105 @@
+"""What a plan's file may hold: nothing that cannot be shown in a line, or is not what it seems."""
+
+import math
+import re
+
+from smpc.semi2k.randomness import MOST_RUNS
+from smpc.semi2k.wire import MOST_VALUES
+
+FORMAT = "encrypted-training plan 2"
+AGAIN = 16  # how many times a position after the last checkpoint may be run again, at most
+# What a plan is made with; whoever trains by it need not say it again, and may not say otherwise.
+ARGUMENTS = (
+    *("epochs", "n_train_items", "n_test_items", "batch_size", "test_batch_size", "lr", "seed"),
+    *("log_interval", "precision_fractional", "exact_truncation", "activation"),
+    "checkpoint_every",
+)
+
+
+def _whole(x):
+    return type(x) is int and 0 <= x < MOST_RUNS
+
+
+def _number(x):
+    return type(x) in (bool, int, float) and abs(x) < 2**63
+
+
+def _each(check):
+    return lambda x: isinstance(x, list | tuple) and all(map(check, x))
+
+
+def _maybe(check):
+    return lambda x: x is None or check(x)
+
+
+def _of(pattern):
+    return lambda x: isinstance(x, str) and bool(re.fullmatch(pattern, x, re.ASCII))
+
+
+def _map(is_key, is_value):
+    return lambda x: isinstance(x, dict) and all(is_key(k) and is_value(v) for k, v in x.items())
+
+
+def _table(checks):
+    """Of a dict with these keys, each with a value that passes its check."""
+    return lambda x: (
+        isinstance(x, dict)
+        and x.keys() == checks.keys()
+        and all(check(x[name]) for name, check in checks.items())
+    )
+
+
+def _layer(x):
+    return _each(_whole)(x) and len(x) == 2 and math.prod(x) <= MOST_VALUES
+
+
+def _position(x):
+    return isinstance(x, list) and x and _whole(x[0]) and _each(_of(_ITEMS))(x[1:])
+
+
+_NAME, _SHA256, _NUMBER = "[a-z][a-z0-9-]{0,63}", "[0-9a-f]{64}", "[0-9]{1,9}"
+_ITEMS = f"{_NAME} (train|test) {_NUMBER}:{_NUMBER}"
+_WHERE = rf"-[1-9][0-9]{{0,8}}\.{_NUMBER}|{_NUMBER} [a-z_]+, {_NUMBER} digits|public {_SHA256}"
+_PROGRAM = _of("[0-9a-f]{32}")
+_KEPT = _each(_maybe(_whole))
+_ROW = {
+    "program": _PROGRAM,
+    "inputs": _each(_of(_WHERE)),
+    "outputs": _KEPT,
+    "to": _maybe(_of(_NAME)),
+}
+_FIELDS = {
+    "format": lambda x: x == FORMAT,
+    "nonce": _of("[0-9a-f]{32}"),
+    "parties": _map(_of(_NAME), _of(_SHA256)),
+    "arguments": _table(
+        dict.fromkeys((*ARGUMENTS, "save_model"), _number)
+        | {"lr": _each(_number), "activation": _of("[a-z]{1,20}")}
+    ),
+    "weights": _table(
+        {
+            "seed": lambda x: _number(x) and type(x) is int and x >= 0,
+            "digits": _whole,
+            "drawn": lambda x: _whole(x) and x <= MOST_VALUES,
+            "linear": _each(_layer),
+        }
+    ),
+    "again": lambda x: _whole(x) and x <= AGAIN,
+    "programs": _map(_PROGRAM, lambda x: isinstance(x, str)),
+    "rows": _each(_table(_ROW)),
+    "positions": _each(_position),
+    "restore": _maybe(_table({"program": _PROGRAM, "outputs": _KEPT})),
+}
+
+
+def check(content):
+    """Check what a plan's file holds, but for its programs.
+
+    Raises:
+        ValueError: it is not well-formed; the message is a line.
+    """
+    if not isinstance(content, dict) or content.keys() != _FIELDS.keys():
+        raise ValueError(f"it is to have the fields {', '.join(_FIELDS)}")
+    for name, passes in _FIELDS.items():
+        if not passes(content[name]):
+            raise ValueError(f"its {name} is malformed, out of range, or of another version")

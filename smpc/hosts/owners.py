@@ -1,0 +1,71 @@
+"""Private loaders of a script whose data is at its owners: batches of what it has the number of."""
+
+from smpc.hosts.configuration import owner_of
+from smpc.semi2k.provider import AHEAD
+from smpc.syft_binding import shared_tensor
+
+IMAGE, CLASSES = (1, 28, 28), 10
+# What an owner shares of each batch of a set, in this order: its shape for an item.
+SHAPES = {
+    "train": {"images": IMAGE, "one_hot": (CLASSES,)},
+    "test": {"images": IMAGE, "labels": ()},
+}
+
+
+class Items:
+    """The items of a set that all owners have together, in the order of the parties file.
+
+    Args:
+        configuration: a `configuration.Configuration`; `which`: "train" or "test".
+        n_items: how many are wanted, the first ones; `batch_size`: of each but an owner's last.
+    Attributes:
+        batches: (end of an owner, start, stop) of each.
+    Raises:
+        ValueError: there are fewer.
+    """
+
+    def __init__(self, configuration, which, n_items, batch_size):
+        self.which, self.batches = which, []
+        left = n_items
+        for name in configuration.workers:
+            there = getattr(configuration.parties[name], f"{which}_items")
+            mine = min(left, there)
+            for start in range(0, mine, batch_size):
+                self.batches.append((owner_of(name), start, min(start + batch_size, mine)))
+            left -= mine
+        if left:
+            raise ValueError(f"the owners have {n_items - left} {which} items, not {n_items}")
+
+
+class OwnersLoader:
+    """Batches (data, target), each shared by its owner.
+
+    Args:
+        items: an `Items`; `parties`: the `semi2k.tensor.Parties`.
+        digits: of fixed precision.
+        held: whether what is shared once stays shared; else it is in every epoch anew, some
+            batches before it is needed.
+    """
+
+    def __init__(self, items, parties, digits, held):
+        self.items, self.parties, self.digits = items, parties, digits
+        self._held = list(map(self._ask, items.batches)) if held else None
+
+    def _ask(self, batch):
+        owner, start, stop = batch
+        shapes = [(stop - start, *item) for item in SHAPES[self.items.which].values()]
+        where = {"which": self.items.which, "start": start, "stop": stop}
+        return self.parties.session.ask_to_share(owner, shapes, **where, digits=self.digits)
+
+    def __iter__(self):
+        """Every batch as new tensors, so that no gradient of an earlier epoch is added to."""
+        asked, ahead = [], iter(self.items.batches)
+        for k in range(len(self.items.batches)):
+            if self._held is None:
+                while len(asked) < 1 + AHEAD and (batch := next(ahead, None)):
+                    asked.append(self._ask(batch))
+                nodes = asked.pop(0)
+            else:
+                nodes = self._held[k]
+            yield tuple(shared_tensor(node, self.parties, self.digits) for node in nodes)
+            del nodes

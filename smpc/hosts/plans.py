@@ -1,0 +1,377 @@
+"""The plan: all that is run, on what, and what is revealed to whom; and a party's consent to it.
+
+A plan is a list of positions. A position is a program, named by the SHA-256 of its instructions and
+constants; where each of its inputs comes from; and who gets what it reveals. Inputs go by labels
+that each party gives to what it stores, never by what a message calls them:
+
+    alice-data train 0:64 images, 3 digits    of an owner's items
+    public 9f86d0...                          a public value, by its SHA-256
+    12.3                                      output 3 of position 12
+
+In the file, positions that differ in their batches alone share a row, in which `-1.3` is output 3
+of the position before, and `0 images, 3 digits` is of the first batch that the position names.
+
+    python -m smpc.hosts show plan.json
+"""
+
+import base64
+import collections
+import hashlib
+import json
+import math
+import zlib
+from typing import NamedTuple
+
+from smpc import process
+from smpc.arguments import path
+from smpc.files import write_whole
+from smpc.hosts import grammar
+from smpc.hosts.configuration import ConfigurationError, read_text
+from smpc.hosts.grammar import ARGUMENTS
+from smpc.semi2k.program import Program, name_of
+from smpc.semi2k.wire import Refused
+from smpc.semi2k.worker import label_of
+
+
+class PlanError(ConfigurationError):
+    """A plan that is missing, damaged or not to be consented to; the message is one line."""
+
+
+class Expected(NamedTuple):
+    """What runs at a position.
+
+    Attributes:
+        name: of the program, bytes.
+        inputs, outputs: labels; `kept`: for each output the input that it is, or None.
+        numbers: how many are revealed, `to`: the id of who gets them, None for the orchestrator.
+    """
+
+    name: bytes
+    inputs: tuple
+    outputs: tuple
+    kept: tuple
+    numbers: int
+    to: str | None
+
+
+class Plan:
+    """A plan.
+
+    Args:
+        content: what the file holds: format, nonce, parties (name -> fingerprint), arguments,
+            weights, again, programs (hex name -> base64 of zlib), rows, positions, restore.
+    Attributes:
+        digest: SHA-256 of the content, hex: two plans with the same are the same.
+        programs: name -> what `program.Program` reads.
+        restore: (name, kept) of the program that masks the weights of a checkpoint anew, or None.
+    Raises:
+        PlanError: it is no plan, or a program is not what its name says.
+    """
+
+    def __init__(self, content):
+        self.content = content
+        try:
+            grammar.check(content)
+            packed = content["programs"].items()
+            self.programs = {bytes.fromhex(name): _unpacked(key) for name, key in packed}
+            self.again, self.restore = content["again"], None
+            self._revealed = {name: _numbers(name, key) for name, key in self.programs.items()}
+            for position in range(len(self)):
+                self.expected(position)
+            if restore := content["restore"]:
+                self.restore = bytes.fromhex(restore["program"]), tuple(restore["outputs"])
+                if self._revealed[self.restore[0]]:
+                    raise PlanError("the program that masks a checkpoint anew reveals something")
+        except (KeyError, ValueError, IndexError, zlib.error) as error:
+            raise PlanError(f"it is no plan, or damaged: {error}") from error
+        self.digest = hashlib.sha256(_canonical(content)).hexdigest()
+
+    def __len__(self):
+        return len(self.content["positions"])
+
+    def expected(self, position):
+        """The `Expected` of a position, None beyond the last."""
+        if not 0 <= position < len(self):
+            return None
+        row, *batches = self.content["positions"][position]
+        row = self.content["rows"][row]
+        inputs = tuple(_label(where, position, batches) for where in row["inputs"])
+        kept = tuple(row["outputs"])
+        outputs = tuple(f"{position}.{j}" if i is None else inputs[i] for j, i in enumerate(kept))
+        name = bytes.fromhex(row["program"])
+        return Expected(name, inputs, outputs, kept, self._revealed[name], row["to"])
+
+    def check_parties(self, configuration):
+        """Raise PlanError unless it was made for these parties."""
+        known = {name: party.fingerprint for name, party in configuration.parties.items()}
+        if self.content["parties"] != known:
+            raise PlanError("it was made for other parties, or other certificates: make it anew")
+
+    def check_weights(self):
+        """Make the initial weights of the seed, as it says, and compare.
+
+        Raises:
+            PlanError: a public value that it starts from is not of these.
+        """
+        wanted = {
+            label
+            for position in range(len(self))
+            for label in self.expected(position).inputs
+            if label.startswith("public ")
+        }
+        if wanted and not wanted <= set(initial_weights(**self.content["weights"])):
+            raise PlanError("its weights are not those that its seed makes: do not consent to it")
+
+    def save(self, path):
+        """Write it to `path`, a pathlib.Path."""
+        write_whole(path, _canonical(self.content) + b"\n")
+
+
+def _canonical(content):
+    """JSON with the positions a line each, and so readable and compact."""
+    compact = {"ensure_ascii": True, "sort_keys": True, "separators": (",", ": ")}
+    parts = []
+    for name in sorted(content):
+        value = content[name]
+        items = value if name in ("positions", "rows") else None
+        text = (
+            json.dumps(value, **compact)
+            if items is None
+            else "[\n" + ",\n".join(json.dumps(item, **compact) for item in items) + "\n]"
+        )
+        parts.append(f"{json.dumps(name)}: {text}")
+    return ("{\n" + ",\n".join(parts) + "\n}").encode()
+
+
+def _unpacked(text):
+    unpacker = zlib.decompressobj()
+    key = unpacker.decompress(base64.b64decode(text, validate=True), 1 << 26)
+    if not unpacker.eof:
+        raise ValueError("a program is too large, or cut off")
+    return key
+
+
+def _numbers(name, key):
+    """How many numbers a program reveals."""
+    if name_of(key) != name:
+        raise PlanError(f"program {name.hex()} is not what its name says")
+    reveals = (i for i in Program(key).instructions if i.op == "reveal")
+    return sum(math.prod(i.params[0]) for i in reveals)
+
+
+def _label(where, position, batches):
+    """The label of an input that a row has in short."""
+    first, _, rest = where.partition(" ")
+    if first.startswith("-"):
+        ago, output = first.split(".")
+        return f"{position + int(ago)}.{int(output)}"
+    return f"{batches[int(first)]} {rest}" if first.isdigit() else where
+
+
+def read(path):
+    """The `Plan` in a file.
+
+    Raises:
+        PlanError: there is none.
+    """
+    text = read_text(path)
+    try:
+        return Plan(json.loads(text))
+    except (ValueError, RecursionError) as error:
+        raise PlanError(f"{path}: it is no plan ({error})") from error
+    except PlanError as error:
+        raise PlanError(f"{path}: {error}") from error
+
+
+def follow(parser, args):
+    """Give a script the arguments that its plan was made with.
+
+    Args:
+        parser: that `args` came from; `args`: whose `plan` is the plan's file.
+    Raises:
+        PlanError: there is no plan there, or another value was given for one of them.
+    """
+    planned = read(args.plan).content["arguments"]
+    for name in ARGUMENTS:
+        given = getattr(args, name)
+        if given not in (planned[name], parser.get_default(name)):
+            option = "--" + name.replace("_", "-")
+            raise PlanError(f"{args.plan}: it was made with {option} {planned[name]}, not {given}")
+        setattr(args, name, planned[name])
+    if args.save_model and not planned["save_model"]:
+        raise PlanError(f"{args.plan}: it was made without --save-model, and reveals no weights")
+
+
+def initial_weights(seed, drawn, linear, digits):
+    """The labels of a network's initial weights, each made as the script makes them.
+
+    Args:
+        seed: of torch's generator; `drawn`: numbers drawn from it before.
+        linear: (inputs, outputs) of each layer; `digits`: of fixed precision.
+    """
+    import torch  # only who has weights to make needs it
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        torch.empty(drawn, dtype=torch.int64).random_(-(2**63), 2**63 - 1)
+        layers = [torch.nn.Linear(*sizes) for sizes in linear]
+    parameters = [p.detach() for layer in layers for p in layer.parameters()]
+    return [label_of((p * 10**digits).long().numpy()) for p in parameters]
+
+
+class Consent:
+    """What a party agrees to run: the plan's positions, each as often as it allows.
+
+    Args:
+        plan: a `Plan`; None: anything.
+        journal: a `journal.Journal`, which has what was run in earlier sessions.
+        deals: whether it is the crypto provider's, to whom nothing is said of a checkpoint: what
+            such values are, it takes from the plan. It reveals nothing.
+    Attributes:
+        times: position -> how many times it has revealed what it reveals.
+        closed: the position up to which none is run again.
+        last: the position that what is stored now comes from.
+    """
+
+    def __init__(self, plan, journal, deals=False):
+        self.plan, self._journal, self._deals = plan, journal, deals
+        self.times, self.closed, self.last, self._saved = collections.Counter(), -1, -1, {}
+        current = None
+        for entry in journal.entries() if plan else ():
+            current = entry["plan"] if entry["what"] == "session" else current
+            if current == plan.digest:
+                self._follow(entry)
+        self.last = -1
+
+    def _follow(self, entry):
+        """What an entry in the journal says of this plan."""
+        match entry["what"]:
+            case "session":
+                self.last = -1
+            case "revealed":
+                self._ran(entry["position"])
+            case "saved":
+                self._save(entry["step"], entry["keep"], entry["position"])
+            case "loaded":
+                self.last = entry["position"]
+
+    def _ran(self, position):
+        if position is not None:
+            self.times[position] += 1
+            self.last = position
+
+    def _save(self, step, keep, position):
+        self._saved = {step: position} | {k: p for k, p in self._saved.items() if k == keep}
+        self.closed = max(self.closed, self._saved.get(keep, -1))
+
+    def check(self, order, labels, kept):
+        """Raise Refused unless this may run now.
+
+        Args:
+            order: a `semi2k.run.Order`; `labels`: of its inputs.
+            kept: for each output the input under whose number it is stored, or None.
+        """
+        if self.plan is not None:
+            self._check(order, labels, kept)
+        run, attempt = order.address
+        about = {"position": order.position, "program": order.name.hex()}
+        self._journal.note("run", **about, run=run, attempt=attempt)
+
+    def _check(self, order, labels, kept):
+        if order.position is None:
+            if (order.name, tuple(kept)) != self.plan.restore or order.to is not None:
+                raise Refused("the plan has no such run")
+            return
+        expected = self.plan.expected(order.position)
+        if self._deals and expected is not None and len(labels) == len(expected.inputs):
+            pairs = zip(labels, expected.inputs, strict=True)
+            labels = [known if known is not None else label for known, label in pairs]
+        found = order.name, tuple(labels), tuple(kept), order.to
+        if expected is None or found != (
+            expected.name, expected.inputs, expected.kept, expected.to
+        ):  # fmt: skip
+            raise Refused(f"the plan has something else at position {order.position}")
+        if order.position <= self.closed or self.times[order.position] > self.plan.again:
+            raise Refused(f"position {order.position} of the plan has been run already")
+
+    def reveal(self, order, numbers):
+        """Note a run that ends now; called before anything that it reveals leaves this host."""
+        run, attempt = order.address
+        about = {"position": order.position, "program": order.name.hex(), "run": run}
+        about |= {"attempt": attempt, "numbers": numbers, "to": order.to or order.sender}
+        self._journal.note("revealed", durable=True, **about)
+        self._ran(order.position)
+
+    def anew(self, order):
+        """Note that an attempt is broken off, to be made anew."""
+        run, attempt = order.address
+        self._journal.note("made anew", run=run, attempt=attempt)
+
+    def save(self, step, keep):
+        """Note that a checkpoint is made: what came before the one that is kept beside it is not
+        run again."""
+        self._journal.note("saved", durable=True, step=step, keep=keep, position=self.last)
+        self._save(step, keep, self.last)
+
+    def load(self, step):
+        """Note that a checkpoint is loaded.
+
+        Raises:
+            Refused: it is not of this plan.
+        """
+        if self.plan is not None and step not in self._saved:
+            raise Refused(f"no checkpoint of step {step} was made under this plan")
+        self.last = self._saved.get(step, -1)
+        self._journal.note("loaded", step=step, position=self.last)
+
+
+# ---- Looking at a plan ---------------------------------------------------------------------------
+
+
+def arguments(parser):
+    """Add the options of `show`."""
+    parser.add_argument("plan", type=path, help="file, made by --write-plan")
+
+
+def main(args):
+    """Print a plan in words; check that its weights are made from its seed."""
+    plan = read(args.plan)
+    plan.check_weights()
+    with process.to_stdout():
+        print(summary(plan))
+
+
+def summary(plan):
+    """A plan in words."""
+    content = plan.content
+    lines = [f"plan {plan.digest}", "", "parties:"]
+    for name, fingerprint in content["parties"].items():
+        lines.append(f"  {name:<20}{bytes.fromhex(fingerprint).hex(' ', 2)}")  # to be read aloud
+    weights = content["weights"]
+    sizes = " ".join(f"{i}x{o}" for i, o in weights["linear"])
+    lines += ["", f"weights: made from seed {weights['seed']}, layers {sizes}; checked", ""]
+    lines += ["made with: " + " ".join(f"{k}={v}" for k, v in content["arguments"].items()), ""]
+    lines.append(f"{len(plan)} positions, each run once, and after a failure up to "
+                 f"{plan.again} times more:")  # fmt: skip
+    first = 0
+    while first < len(plan):
+        row, *batches = content["positions"][first]
+        last = first
+        while last + 1 < len(plan) and content["positions"][last + 1][0] == row:
+            last += 1
+        expected = plan.expected(first)
+        to = expected.to or "the server"
+        owners = sorted({batch.split()[0] for position in content["positions"][first : last + 1]
+                         for batch in position[1:]})  # fmt: skip
+        span = f"{first}" if first == last else f"{first} to {last}"
+        lines.append(
+            f"  {span:<12} program {expected.name.hex()[:8]} on {len(batches)} batch(es) of "
+            f"{' and '.join(owners) or 'nobody'}: reveals {expected.numbers} number(s) to {to}"
+        )
+        first = last + 1
+    totals = collections.Counter()
+    for position in range(len(plan)):
+        expected = plan.expected(position)
+        totals[expected.to or "the server"] += expected.numbers
+    lines += ["", "revealed in all: " + ", ".join(f"{n:,} to {to}" for to, n in totals.items())]
+    return "\n".join(lines)
