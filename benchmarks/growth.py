@@ -60,7 +60,7 @@ def measure(width=128, batch=64, items=None):
     step, memory = record["counters"]["training step"], int(result.stdout.split()[-1]) / 1024
     seconds = [step["seconds"] for step in record["steps"] if items or step["epoch"] > 1]
     n_steps, seconds = (len(seconds), sum(seconds)) if items else (1, statistics.median(seconds))
-    opened, dealt = step["opened"], step["sent"]["dealing"]["crypto_provider"]
+    opened, dealt = step["opened"], step["dealt"]
     per_step = (step["rounds"], opened / 1e6, dealt / 1e6)
     return dict(zip(FIGURES, (seconds, *(n_steps * x for x in per_step), memory), strict=True))
 

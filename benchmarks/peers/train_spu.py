@@ -1,11 +1,15 @@
 """SPU 0.9.5: two parties (SEMI2K) or three (ABY3), each a process, over loopback.
 
-    python train_spu.py TASK.npz SEMI2K|ABY3
+    python train_spu.py TASK.npz SEMI2K|ABY3 [PORTS]
+
+PORTS, as JSON, is a list for each party: the ports of 127.0.0.1 by which it reaches each of all,
+its own being the one that it listens on. Without, they reach each other directly.
 
 The gradients are jax's own, as SPU's examples have it.
 """
 
 import functools
+import json
 import pathlib
 import pickle
 import re
@@ -138,9 +142,9 @@ def run_party(pids, rank, path, protocol, ports, folder):
     zero = numpy.array(0, numpy.int32)
     party.share("zero", zero)
 
-    x, y = task.train[0]
+    run_step = party.compiled(step, [*task.weights, *task.train[0]], [*WEIGHTS, "loss"])
+    x, y = task.test[0]
     label = y.argmax(axis=1).astype(numpy.int32)
-    run_step = party.compiled(step, [*task.weights, x, y], [*WEIGHTS, "loss"])
     run_count = party.compiled(count, [*task.weights, x, label, zero], ["correct"])
     run_reveal = party.compiled(experimental.reveal, [zero], ["revealed"])
 
@@ -159,11 +163,17 @@ def run_party(pids, rank, path, protocol, ports, folder):
     return measure(task, train_step, test_pass, party.traffic, pids)
 
 
-def main(path, protocol):
-    ports = free_ports(PARTIES[protocol])
+def main(path, protocol, ports=None):
+    n_parties = PARTIES[protocol]
+    ports = json.loads(ports) if ports else [free_ports(n_parties)] * n_parties
     with tempfile.TemporaryDirectory() as folder:
-        task = {"path": path, "protocol": protocol, "ports": ports, "folder": folder}
-        run_parties([functools.partial(run_party, rank=rank, **task) for rank in range(len(ports))])
+        task = {"path": path, "protocol": protocol, "folder": folder}
+        run_parties(
+            [
+                functools.partial(run_party, rank=rank, ports=reached, **task)
+                for rank, reached in enumerate(ports)
+            ]
+        )
 
 
 if __name__ == "__main__":
