@@ -100,7 +100,7 @@ def to_stdout():
 def tell(line):
     """Print a line to stderr, if it can be: the exit status tells as well."""
     try:
-        print(line, file=sys.stderr, flush=True)
+        print(f"{line}\n", end="", file=sys.stderr, flush=True)  # whole, whoever else writes
     except OSError:
         _drop(sys.stderr)
 

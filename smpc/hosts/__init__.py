@@ -8,4 +8,11 @@ gave away. `channels` carry the messages of `smpc.semi2k`'s ends; `party` is a h
 session, `serve` runs it, `health` asks if it is up. `python -m smpc.hosts COMMAND` is all of it.
 """
 
+import os
+
+# gRPC reads these once, when it is imported, which only modules of this package do.
+# TLS 1.3 cannot be asked for; 1.2 gets one cipher that no party's elliptic-curve key can serve.
+os.environ["GRPC_SSL_CIPHER_SUITES"] = "ECDHE-RSA-AES256-GCM-SHA384"
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # one line is said of an error, and it is ours
+
 PROGRAM = "python -m smpc.hosts"

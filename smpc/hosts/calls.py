@@ -69,8 +69,17 @@ class Calls(Post):
 
         Raises:
             NetworkError: a party says that something went wrong, is gone, or nothing has come for
-                as long as anybody may take.
+                as long as anybody may take. The others are told, and the session is over.
         """
+        try:
+            self._wait(done)
+        except NetworkError as error:
+            for name in self._calls:
+                self.out[name].put(channels.error_frame(str(error)))
+            self.end(patience=2)
+            raise
+
+    def _wait(self, done):
         heard = set()
         while not done():
             try:
@@ -113,12 +122,15 @@ class Calls(Post):
             counters.dealt += dealt
         return counters
 
-    def end(self):
-        """End the session in order: each party is told, and says that it has ended it."""
+    def end(self, patience=None):
+        """End the session in order: each party is told, and says that it has ended it, within so
+        many seconds, by default the time limit."""
         for name in self._calls:
+            self.out[name].put(channels.END)
             self.out[name].put(None)
+        deadline = time.monotonic() + (patience or self.time_limit)
         for thread in self._hearing:
-            thread.join(self.time_limit)
+            thread.join(max(0, deadline - time.monotonic()))
         self.hang_up()
 
     def hang_up(self):

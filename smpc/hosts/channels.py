@@ -9,12 +9,6 @@ trusts exactly the one certificate of the party that it calls.
 the ends on this host, or as frames to another.
 """
 
-import os
-
-# TLS 1.3 cannot be asked for; 1.2 gets one cipher that no party's elliptic-curve key can serve.
-os.environ["GRPC_SSL_CIPHER_SUITES"] = "ECDHE-RSA-AES256-GCM-SHA384"
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # one line is said of an error, and it is ours
-
 import hashlib
 import queue
 import ssl
@@ -32,6 +26,7 @@ HEALTH = "grpc.health.v1.Health"
 SERVING = b"\x08\x01"  # HealthCheckResponse{status: SERVING}, as protobuf has it
 MOST_BYTES = 1 << 28  # of a frame
 MOST_TEXT = 1000  # characters of an error
+END = msgpack.packb(("end",))  # the server's last frame; where none came, it was cut off
 ALIVE = 10_000  # milliseconds: a host that shows no sign of life for twice as long is gone
 OPTIONS = (
     ("grpc.max_receive_message_length", MOST_BYTES),
@@ -43,6 +38,7 @@ OPTIONS = (
     ("grpc.http2.min_ping_interval_without_data_ms", ALIVE // 2),
     ("grpc.so_reuseport", 0),  # a second party at the same address is an error
     ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_http_proxy", 0),
 )
 
 
@@ -101,13 +97,14 @@ def read_frame(frame):
 
 
 def caller(context, configuration):
-    """The `Party` that made a call, or None: whose certificate was shown.
+    """The `Party` that made a call, over TLS 1.3, or None: whose certificate was shown.
 
     Args:
         context: a `grpc.ServicerContext`.
     """
-    shown = context.auth_context().get("x509_pem_cert", [])
-    if len(shown) != 1:
+    about = context.auth_context()
+    shown = about.get("x509_pem_cert", [])
+    if len(shown) != 1 or about.get("ssl_tls_version") != [b"TLSv1.3"]:
         return None
     der = ssl.PEM_cert_to_DER_cert(shown[0].decode())
     return configuration.by_fingerprint(hashlib.sha256(der).hexdigest())

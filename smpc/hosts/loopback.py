@@ -101,7 +101,7 @@ class Loopback:
             raise LoopbackError((result.stderr.strip().splitlines() or ["no reason given"])[-1])
         return result.stdout
 
-    def start(self, name, *options):
+    def start(self, name, *options, wait=True):
         """Start a party, and wait until it serves.
 
         Raises:
@@ -116,7 +116,7 @@ class Loopback:
             command, cwd=REPOSITORY, env=os.environ | ONE_THREAD, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
-        if not process.stdout.readline().startswith("serving"):
+        if wait and not process.stdout.readline().startswith("serving"):
             raise LoopbackError(process.communicate()[1].strip())
 
     def stop(self, name, number=signal.SIGTERM):

@@ -6,17 +6,18 @@ calls each other that it has something to say to. Whatever ends a session ends n
 party gives up what it held, and takes the next session with new keys.
 """
 
+import contextlib
 import queue
-import sys
 import threading
 from concurrent import futures
 
 import grpc
 
+from smpc import process
 from smpc.hosts import PROGRAM, certificates, channels
 from smpc.hosts.channels import Post, frames, in_background
 from smpc.hosts.configuration import owner_of
-from smpc.hosts.journal import JournalError
+from smpc.hosts.journal import JournalError, printable
 from smpc.hosts.plans import Consent
 from smpc.semi2k.network import NetworkError
 from smpc.semi2k.owner import Owner
@@ -26,6 +27,7 @@ from smpc.semi2k.wire import Refused
 from smpc.semi2k.worker import Worker
 
 MOST_CALLS = 32  # at a time
+GONE = "the server is gone"
 
 
 class Session:
@@ -44,8 +46,7 @@ class Session:
         configuration = party.configuration
         self.post = Post(party.name, configuration.roster())
         self.post.ends |= party.make_ends()
-        self.post.out[configuration.server] = self.to_server
-        self._calls = []
+        self.post.out[configuration.server] = ToServer(self)
         for name, other in configuration.parties.items():
             if name not in (party.name, configuration.server):
                 self.post.out[name] = Speaking(self, other)
@@ -62,6 +63,8 @@ class Session:
                 return
             self._over = why
         if is_error:
+            told = printable(why, channels.MOST_TEXT)  # the server may have said it
+            process.tell(f"{PROGRAM}: {self.party.name}: the session has ended: {told}")
             self.to_server.put(channels.error_frame(f"{self.party.name}: {why}"))
         self.to_server.put(None)
         self._inbox.put(None)
@@ -76,9 +79,10 @@ class Session:
         provider = self.post.ends.get(self.post.roster.provider)
         try:
             while self._over is None:
-                if provider is not None and self._inbox.empty():
-                    while self._inbox.empty() and (messages := provider.ahead()):
-                        self.post.send(provider.id, messages)
+                while provider is not None and self._inbox.empty():
+                    if not (messages := provider.ahead()):
+                        break
+                    self.post.send(provider.id, messages)
                 item = self._inbox.get()
                 if item is not None:
                     self._take(*item)
@@ -91,6 +95,9 @@ class Session:
         try:
             self.received += len(frame)
             kind, *fields = channels.read_frame(frame)
+            if kind == "error" and host == self.party.configuration.server:
+                self.end(*fields)
+                return
             if kind != "message":
                 raise ValueError(f"{host} sends a frame of kind {kind}")
             self.post.came(host, *fields)
@@ -104,11 +111,28 @@ class Session:
             self.party.note("error", reason=f"{type(error).__name__}: {error}")
             self.end(f"{type(error).__name__}: {error}")
             raise
-        if host == self.party.configuration.server:
+        if self.post.roster.provider in self.post.ends:  # which says nothing to the server
             self.to_server.put(channels.tally_frame(self.post.counters))
 
     def _say_error(self, error):
         self.to_server.put(channels.error_frame(f"{self.party.name}: {error}"))
+
+
+class ToServer:
+    """Frames to the server, each after a tally of what has been said up to it.
+
+    Args:
+        session: a `Session`.
+    """
+
+    def __init__(self, session):
+        self._session = session
+
+    def put(self, frame):
+        """As a queue's: a frame to send, or None, after which there are none."""
+        if frame is not None:
+            self._session.to_server.put(channels.tally_frame(self._session.post.counters))
+        self._session.to_server.put(frame)
 
 
 class Speaking:
@@ -172,7 +196,7 @@ class Party:
         try:
             self._journal.note(what, **fields)
         except JournalError as error:
-            print(f"{PROGRAM}: error: {error}", file=sys.stderr)
+            process.tell(f"{PROGRAM}: error: {error}")
 
     def make_ends(self):
         """The ends on this host, for a session: id -> end."""
@@ -184,7 +208,7 @@ class Party:
         elif name == roster.provider:
             ends[name] = Provider(name, roster)
         for end in ends.values():
-            end.consent = Consent(self._plan, self._journal, deals=name == roster.provider)
+            end.consent = Consent(self._plan, self._journal)
         if (owner := owner_of(name)) in roster.owners:
             ends[owner] = Owner(owner, roster, self._part and Noted(self._part, self))
             ends[owner].read = self._read
@@ -292,12 +316,13 @@ class Party:
 
     def _hear_server(self, session, requests):
         """Take the server's frames, until it ends the session in order, or is gone."""
-        try:
+        with contextlib.suppress(grpc.RpcError):  # what was cut off may also seem to be at its end
             for frame in requests:
+                if frame == channels.END:
+                    session.end("the server has ended it", is_error=False)
+                    break
                 session.came(self.configuration.server, frame)
-            session.end("the server has ended it", is_error=False)
-        except grpc.RpcError:
-            session.end("the server is gone")
+        session.end(GONE)
 
     def _listen(self, requests, context):
         """Another party says something in the session that there is."""

@@ -225,16 +225,14 @@ class Consent:
     Args:
         plan: a `Plan`; None: anything.
         journal: a `journal.Journal`, which has what was run in earlier sessions.
-        deals: whether it is the crypto provider's, to whom nothing is said of a checkpoint: what
-            such values are, it takes from the plan. It reveals nothing.
     Attributes:
         times: position -> how many times it has revealed what it reveals.
         closed: the position up to which none is run again.
         last: the position that what is stored now comes from.
     """
 
-    def __init__(self, plan, journal, deals=False):
-        self.plan, self._journal, self._deals = plan, journal, deals
+    def __init__(self, plan, journal):
+        self.plan, self._journal = plan, journal
         self.times, self.closed, self.last, self._saved = collections.Counter(), -1, -1, {}
         current = None
         for entry in journal.entries() if plan else ():
@@ -283,9 +281,6 @@ class Consent:
                 raise Refused("the plan has no such run")
             return
         expected = self.plan.expected(order.position)
-        if self._deals and expected is not None and len(labels) == len(expected.inputs):
-            pairs = zip(labels, expected.inputs, strict=True)
-            labels = [known if known is not None else label for known, label in pairs]
         found = order.name, tuple(labels), tuple(kept), order.to
         if expected is None or found != (
             expected.name, expected.inputs, expected.kept, expected.to

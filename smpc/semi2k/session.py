@@ -175,6 +175,7 @@ class Session:
         fields = {"ids": [node.id for node in nodes], "counts": self._counts, "keep": keep}
         self._ask_workers(pack("save", run_id=run_id, step=step, **fields), ["done"], step=step)
         self.saves += 1
+        self._mask([node for node in nodes if node.form == "share"])
 
     def load(self, shapes, run_id, step):
         """New nodes for the values, of these shapes, whose shares the workers find in their files,
@@ -191,8 +192,14 @@ class Session:
         )
         for node in nodes:
             node.form = "share"
-        self._compute([], None, [(node, True) for node in nodes], None)
+        self._mask(nodes)
         return nodes
+
+    def _mask(self, shares):
+        """Have values that are stored as shares masked, as they are both after a save and after it
+        was loaded; in a run of its own, at no position of a plan."""
+        if shares:
+            self._compute([], None, [(node, True) for node in shares], None)
 
     # ---- computing
 

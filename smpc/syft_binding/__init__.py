@@ -59,7 +59,8 @@ def truncate_exactly(chain):
 
 
 def save_shares(chains, folder, run_id, step, keep):
-    """Have the workers write the shares of parameters to files of their own.
+    """Have the workers write the shares of parameters to files of their own; and forget gradients,
+    so that what follows is as in a run that goes on from there.
 
     Args:
         chains: parameters that are shared by `semi2k`, all between the same parties.
@@ -71,6 +72,8 @@ def save_shares(chains, folder, run_id, step, keep):
     session = tensors[0].session
     session.keep_shares_in(folder)
     session.save([tensor.node for tensor in tensors], run_id, step, keep)
+    for chain in chains:
+        chain.child.grad = None  # of the AutogradTensor
 
 
 def load_shares(chains, folder, run_id, step, position=None):

@@ -1,0 +1,105 @@
+"""Whole trainings on hosts, each party a process of its own: as a user runs them."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from smpc.hosts.loopback import ONE_THREAD, PROVIDER, REPOSITORY, Loopback
+
+DEADLINE = 120  # seconds after which something hangs
+
+
+def finished(process):
+    """(exit status, stdout, stderr) of a script that ends by itself."""
+    out, err = process.communicate(timeout=DEADLINE)
+    return process.returncode, out, err
+
+
+def started(command):
+    """The script, in a process."""
+    return subprocess.Popen(
+        [*map(str, command)], cwd=REPOSITORY, env=os.environ | ONE_THREAD, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def in_the_clear(folder, *options):
+    """The losses of the plain twin, and its correct answers."""
+    script = ["train_encrypted.py", "--plain-twin", "--out", folder]
+    command = [sys.executable, *script, *options]
+    status, _, err = finished(started(command))
+    assert status == 0, err
+    return json.loads((folder / "run.json").read_text())["plain_twin"]
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """Hosts of which none serves yet."""
+    hosts = Loopback(tmp_path_factory.mktemp("hosts"))
+    hosts.prepare()
+    return hosts
+
+
+def test_the_tutorial_on_hosts(prepared, tmp_path):
+    """The tutorial's batches in the tutorial's order, and its weights: the losses are the plain
+    twin's; every party ends in order, and its journal says what it gave away."""
+    hosts, out = prepared, tmp_path / "results"
+    hosts.write_plan("--epochs", 2)
+    with hosts.serving():
+        ended = finished(started(hosts.script_command("--plan", hosts.plan, "--out", out)))
+        assert ended[0] == 0 and not ended[2], ended
+        said = {name: hosts.stop(name) for name in (*hosts.workers, PROVIDER)}
+    assert said == {name: (f"{name} has ended\n", "") for name in said}
+    record = json.loads((out / "run.json").read_text())
+    twin = in_the_clear(tmp_path / "clear", "--epochs", 2)
+    assert [s["loss"] for s in record["steps"]] == pytest.approx(twin["losses"], abs=0.02)
+    for test, correct in zip(record["tests"], twin["correct"], strict=True):
+        assert abs(test["correct"] - correct) <= 0.025 * 640
+    assert record["counters"]["training step"]["rounds"] == 18
+    for name in hosts.workers:
+        told = hosts.hosts("journal", hosts.folder / name)
+        assert "revealed: 22 numbers" in told
+        assert "640 items" in told
+
+
+def test_killed_twenty_times(prepared, tmp_path):
+    """Whoever is killed, at whatever moment: the script says so in a line and ends, the others
+    serve on, and in the end the losses are the plain twin's."""
+    hosts, out = prepared, tmp_path / "results"
+    options = ("--epochs", 12, "--n-test-items", 64, "--checkpoint-every", 2)
+    hosts.write_plan(*options)
+    command = hosts.script_command("--plan", hosts.plan, "--out", out, "--time-limit", 30)
+    draw = random.SystemRandom()
+    victims = [*hosts.workers, PROVIDER, "the script"] * 5
+    draw.shuffle(victims)
+    resume = []
+    with hosts.serving():
+        for victim in victims:
+            script = started([*command, *resume])
+            lines = draw.randrange(0, 4)
+            for _ in range(lines):
+                script.stdout.readline()
+            time.sleep(draw.uniform(0, 0.3))
+            print(victim, "after", lines, "lines")
+            if victim == "the script":
+                script.kill()
+                assert script.wait(DEADLINE) == -signal.SIGKILL
+            else:
+                _, err = hosts.stop(victim, signal.SIGKILL)
+                assert all("the session has ended" in line for line in err.splitlines()), err
+                status, _, err = finished(script)
+                assert status == 1 and err.count("\n") == 1 and "--resume" in err, err
+                hosts.start(victim, wait=False)  # late, perhaps, for the next session
+            resume = ["--resume"]
+        status, _, err = finished(started([*command, *resume]))
+        assert status == 0, err
+    record = json.loads((out / "run.json").read_text())
+    twin = in_the_clear(tmp_path / "clear", *options)
+    assert [s["loss"] for s in record["steps"]] == pytest.approx(twin["losses"], abs=0.02)
+    assert len(record["tests"]) == 12
