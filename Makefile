@@ -1,9 +1,12 @@
-# train · test · audit · bench · bench-growth · bench-rounds · bench-peers, each in .venv with the
-# exact lock installed; `make lock` makes the lock anew.
+# train · hosts · test · audit · bench · bench-growth · bench-rounds · bench-peers · bench-hosts, each
+# in .venv with the exact lock installed; `make lock` makes the lock anew.
 PYTHON ?= python3
 
 train: .venv/lock
 	.venv/bin/python train_encrypted.py $(ARGS)
+
+hosts: .venv/lock
+	.venv/bin/python -m smpc.hosts loopback $(ARGS)
 
 test: .venv/lock
 	.venv/bin/ruff check .
@@ -24,6 +27,9 @@ bench-rounds: .venv/lock
 
 bench-peers: .venv/lock
 	.venv/bin/python -m benchmarks.peers
+
+bench-hosts: .venv/lock
+	.venv/bin/python -m benchmarks.hosts
 
 .venv/lock: requirements.txt
 	$(PYTHON) -m venv .venv
@@ -46,4 +52,4 @@ lock-peers:
 	    --python-platform x86_64-unknown-linux-gnu --generate-hashes --no-header --no-annotate \
 	    --quiet --output-file $${peer%=*}.txt; done
 
-.PHONY: train test audit bench bench-growth bench-rounds bench-peers lock lock-peers
+.PHONY: train hosts test audit bench bench-growth bench-rounds bench-peers bench-hosts lock lock-peers
