@@ -76,31 +76,45 @@ class Session:
 
     def _work(self):
         """Take what comes, one after the other, until the session is over."""
-        provider = self.post.ends.get(self.post.roster.provider)
         try:
             while self._over is None:
-                while provider is not None and self._inbox.empty():
-                    if not (messages := provider.ahead()):
-                        break
-                    self.post.send(provider.id, messages)
+                while self._inbox.empty() and self._guarded(self.party.name, self._deal_ahead):
+                    pass
                 item = self._inbox.get()
                 if item is not None:
-                    self._take(*item)
+                    self._guarded(item[0], self._take, *item)
         finally:
             for out in self.post.out.values():
                 out.put(None)
             self.party.session_is_over(self)
 
+    def _deal_ahead(self):
+        """Of the crypto provider: deal what comes next in the plan; whether there was anything."""
+        provider = self.post.ends.get(self.post.roster.provider)
+        messages = provider.ahead() if provider is not None else []
+        self.post.send(self.post.roster.provider, messages)
+        return bool(messages)
+
     def _take(self, host, frame):
+        self.received += len(frame)
+        kind, *fields = channels.read_frame(frame)
+        if kind == "error" and host == self.party.configuration.server:
+            self.end(*fields)
+            return
+        if kind != "message":
+            raise ValueError(f"{host} sends a frame of kind {kind}")
+        self.post.came(host, *fields)
+        if self.post.roster.provider in self.post.ends:  # which says nothing to the server
+            self.to_server.put(channels.tally_frame(self.post.counters))
+
+    def _guarded(self, host, do, *args):
+        """What `do` gives; or None, where it fails, which is told to the server and the journal.
+
+        Args:
+            host: from whom came what it is done for.
+        """
         try:
-            self.received += len(frame)
-            kind, *fields = channels.read_frame(frame)
-            if kind == "error" and host == self.party.configuration.server:
-                self.end(*fields)
-                return
-            if kind != "message":
-                raise ValueError(f"{host} sends a frame of kind {kind}")
-            self.post.came(host, *fields)
+            return do(*args)
         except (Refused, ValueError) as error:
             self.party.note("refused", sender=host, reason=str(error))
             self._say_error(error)
@@ -110,9 +124,7 @@ class Session:
         except Exception as error:  # whatever it is, the server is told, and the party goes on
             self.party.note("error", reason=f"{type(error).__name__}: {error}")
             self.end(f"{type(error).__name__}: {error}")
-            raise
-        if self.post.roster.provider in self.post.ends:  # which says nothing to the server
-            self.to_server.put(channels.tally_frame(self.post.counters))
+        return None
 
     def _say_error(self, error):
         self.to_server.put(channels.error_frame(f"{self.party.name}: {error}"))

@@ -312,6 +312,8 @@ class Session:
     def _run(self, plan, inputs, outputs, shapes, position):
         """Have the parties run a plan, in as many attempts as it takes; what is revealed, arrays of
         these shapes."""
+        if position is None and self.position is not None:
+            self._next_run += AHEAD  # what was dealt ahead was for the plan's positions
         run, name = self._next_run, plan.name
         self._next_run += 1
         dead, forget = self._dead[:], self._to_forget[:]

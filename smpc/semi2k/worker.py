@@ -9,6 +9,7 @@ Whatever goes wrong in a run ends that run and nothing else: its outputs are kep
 place.
 """
 
+import collections
 import hashlib
 
 import numpy as np
@@ -61,7 +62,8 @@ class Worker:
         # of the last worker: (owner, share) -> {which: half}, and (owner, which) -> the last share
         self._half_inputs, self._halves_had = {}, {}
         self._latest = (-1, 0)  # the address of a run
-        self._skipped = (-1, 0)  # between it and the latest none will come
+        # addresses of runs that followed each other, with others between them that none will have
+        self._skipped = collections.deque(maxlen=MOST_DEALT)
         self._forget_run()
 
     @property
@@ -104,8 +106,8 @@ class Worker:
     def _deal(self, sender, run, attempt, corrections):
         """The corrections of a run: what of derived fields is not drawn."""
         address = run, attempt
-        if self._skipped < address < self._latest:
-            return []  # dealt ahead, and void since a run before it was made anew
+        if any(before < address < after for before, after in self._skipped):
+            return []  # dealt ahead, and void since another run came before
         begun = address == self._latest and (self._order is None or self.run is not None)
         if not self.is_last or address < self._latest or begun or address in self._dealt:
             raise Refused(f"{self.id} was dealt for run {run}, {attempt} already, or never is")
@@ -260,7 +262,9 @@ class Worker:
         for name in forget:
             self.programs.pop(name, None)
         self.programs[program] = known
-        self.run, self._skipped, self._latest = None, self._latest, (run, attempt)
+        if run > self._latest[0] + 1:
+            self._skipped.append((self._latest, (run, attempt)))
+        self.run, self._latest = None, (run, attempt)
         self._order = Order(sender, self._latest, program, known, inputs, outputs, **about)
         self._dealt = {a: dealt for a, dealt in self._dealt.items() if a >= self._latest}
         kept = {where: heard for where, heard in self._heard.items() if where[0] >= self._latest}

@@ -73,7 +73,8 @@ def save_shares(chains, folder, run_id, step, keep):
     session.keep_shares_in(folder)
     session.save([tensor.node for tensor in tensors], run_id, step, keep)
     for chain in chains:
-        chain.child.grad = None  # of the AutogradTensor
+        if isinstance(chain.child, syft.AutogradTensor):
+            chain.child.grad = None
 
 
 def load_shares(chains, folder, run_id, step, position=None):
