@@ -1,5 +1,6 @@
 """What a run prints and leaves behind: its lines, tables, `run.json` and `accuracy.png`."""
 
+import _thread
 import importlib.metadata
 import io
 import json
@@ -7,6 +8,7 @@ import platform
 import signal
 import statistics
 import sys
+import threading
 from collections import deque
 
 import matplotlib
@@ -70,7 +72,13 @@ class Run:
         self._stop(128 + number, "interrupted")
         if self.arguments["protocol"] != "semi2k":
             process.on_signals(signal.SIG_IGN)
+            sys.unraisablehook = lambda _: self._interrupt_again(number)
             raise KeyboardInterrupt
+
+    def _interrupt_again(self, number):
+        """The interrupt came in one of syft's `__del__`, where what is raised is lost."""
+        process.on_signals(self.interrupt)
+        threading.Timer(0.1, _thread.interrupt_main, (number,)).start()
 
     def _stop(self, status, why):
         self.interrupted, self._why = True, self._why or (status, why)
