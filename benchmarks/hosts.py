@@ -1,6 +1,7 @@
 """A training step with each party on a host of its own: semi2k and SPU, near and far.
 
-    make bench-hosts    # about twenty-five minutes; prints one table
+    make bench-hosts                            # half an hour; prints one table
+    python -m benchmarks.hosts --without-spu    # ten minutes
 
 semi2k in one process; as four processes that speak gRPC over mutual TLS; the same with a relay
 between them that delays and limits as a LAN and as a WAN do (`benchmarks/relay.py`); and SPU's
@@ -190,9 +191,9 @@ def shorten(task):
 # ---- The table -----------------------------------------------------------------------------------
 
 
-def run(network, folder):
+def run(network, folder, peers_too):
     """All figures for one of `NETWORKS`: (place, system) -> figures, or why there are none; and the
-    plain losses."""
+    plain losses. Of SPU only if `peers_too`."""
     task = folder / f"{network}.npz"
     print("running", network, ONE_PROCESS, file=sys.stderr)
     one = training.measure("semi2k", task, NETWORKS[network][0])
@@ -200,7 +201,8 @@ def run(network, folder):
     results = {("loopback", ONE_PROCESS): one}
     for place in PLACES:
         systems = {PROCESSES: (run_hosts, network, place)}
-        systems |= {name: (run_spu, *which, place, task) for name, which in SPU.items()}
+        for name, which in SPU.items() if peers_too else ():
+            systems[name] = run_spu, *which, place, task
         for system, (function, *arguments) in systems.items():
             print("running", network, place, system, file=sys.stderr)
             try:
@@ -241,16 +243,19 @@ def relays():
     return "\n".join(lines)
 
 
-def main():
+def main(peers_too=True):
     """Run every system everywhere and print the table."""
     rows = [peers.machine(), "", peers.line(COLUMNS), peers.line(["---"] * len(COLUMNS))]
     notes = NOTES.format(loss=peers.LOSS_TOLERANCE, relays=relays())
     with tempfile.TemporaryDirectory() as folder:
         for network in NETWORKS:
-            results, losses = run(network, pathlib.Path(folder))
+            results, losses = run(network, pathlib.Path(folder), peers_too)
             rows += [row(network, *where, results, losses) for where in results]
     print("\n".join([*rows, notes.rstrip()]))
 
 
 if __name__ == "__main__":
-    run_server(*sys.argv[1:]) if len(sys.argv) > 1 else main()
+    if sys.argv[1:] in ([], ["--without-spu"]):
+        main(peers_too=not sys.argv[1:])
+    else:
+        run_server(*sys.argv[1:])
