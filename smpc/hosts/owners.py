@@ -1,6 +1,6 @@
 """Private loaders of a script whose data is at its owners: batches of what it has the number of."""
 
-from smpc.hosts.configuration import owner_of
+from smpc.hosts.configuration import ConfigurationError, owner_of
 from smpc.semi2k.provider import AHEAD
 from smpc.syft_binding import shared_tensor
 
@@ -21,7 +21,7 @@ class Items:
     Attributes:
         batches: (end of an owner, start, stop) of each.
     Raises:
-        ValueError: there are fewer.
+        ConfigurationError: there are fewer.
     """
 
     def __init__(self, configuration, which, n_items, batch_size):
@@ -34,7 +34,9 @@ class Items:
                 self.batches.append((owner_of(name), start, min(start + batch_size, mine)))
             left -= mine
         if left:
-            raise ValueError(f"the owners have {n_items - left} {which} items, not {n_items}")
+            raise ConfigurationError(
+                f"--n-{which}-items {n_items}: the owners in the parties file have {n_items - left}"
+            )
 
 
 class OwnersLoader:

@@ -103,3 +103,11 @@ def test_killed_twenty_times(prepared, tmp_path):
     twin = in_the_clear(tmp_path / "clear", *options)
     assert [s["loss"] for s in record["steps"]] == pytest.approx(twin["losses"], abs=0.02)
     assert len(record["tests"]) == 12
+
+
+def test_more_items_than_the_owners_have(prepared, tmp_path):
+    """One line, before any host is called, and no plan."""
+    options = ("--write-plan", tmp_path / "plan.json", "--n-train-items", 641)
+    status, _, err = finished(started(prepared.script_command(*options)))
+    assert status == 2 and err.endswith("the owners in the parties file have 640\n"), err
+    assert err.count("\n") == 1 and not (tmp_path / "plan.json").exists()
