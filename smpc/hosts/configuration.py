@@ -360,6 +360,8 @@ def _certificate(table):
             names = extension.value.get_values_for_type(x509.DNSName)
             first, last = certificate.not_valid_before_utc, certificate.not_valid_after_utc
             certificate.verify_directly_issued_by(certificate)
+            if not certificate.public_bytes(Encoding.DER).endswith(b"\0" + certificate.signature):
+                raise ValueError("its signature is not of whole bytes")
     except x509.ExtensionNotFound as error:
         raise ConfigurationError(f"its certificate names nobody: {advice}") from error
     except UNUSABLE as error:

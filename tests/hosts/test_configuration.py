@@ -281,13 +281,31 @@ def refused_or_read(content):
 @given(st.data())
 def test_no_byte_of_a_certificate_can_be_changed(data):
     """It would be refused in a handshake; here it has a line that says so."""
-    certificate = x509.load_pem_x509_certificate(ALICE["certificate"].encode())
-    der = bytearray(certificate.public_bytes(Encoding.DER))
+    der = der_of(ALICE["certificate"])
     der[data.draw(st.integers(0, len(der) - 1))] ^= data.draw(st.integers(1, 255))
+    assert refused_or_read(with_certificate(der)) is None
+
+
+def test_a_signature_of_all_but_the_last_bit():
+    """A bit string may say that its last bits are not used: `cryptography` takes them all."""
+    while (der := der_of(certify("alice")))[-1] % 2:
+        pass
+    signature = x509.load_der_x509_certificate(bytes(der)).signature
+    assert refused_or_read(with_certificate(der)) is not None
+    der[-len(signature) - 1] = 1
+    assert refused_or_read(with_certificate(der)) is None
+
+
+def der_of(pem):
+    """A certificate's bytes, to change."""
+    return bytearray(x509.load_pem_x509_certificate(pem.encode()).public_bytes(Encoding.DER))
+
+
+def with_certificate(der):
+    """The file in which alice's certificate has these bytes."""
     body = base64.encodebytes(bytes(der)).decode()
     pem = f"-----BEGIN CERTIFICATE-----\n{body}-----END CERTIFICATE-----\n"
-    changed = toml([{**ALICE, "certificate": pem}, *ALL[1:]])
-    assert refused_or_read(changed.encode()) is None
+    return toml([{**ALICE, "certificate": pem}, *ALL[1:]]).encode()
 
 
 # ---- Addresses -----------------------------------------------------------------------------------
