@@ -144,11 +144,15 @@ def test_a_mask_used_twice(dealt, examined_once):
     assert examined_once()["opened by mask and mask: one mask for both"] < POWER
 
 
-@pytest.mark.parametrize("ops", [("truncate", "mask"), ("mask", "truncate_exactly")])
-def test_a_mask_used_in_two_operations(dealt, plain_products, examined_once, ops):
-    """The r of a truncation is the a of a factor's mask."""
-    for op in ops:
-        dealt(op, of_this_shape)
+@pytest.mark.parametrize(
+    ("ops", "times"), [(("truncate", "mask"), 1), (("mask", "truncate_exactly"), 2)]
+)
+def test_a_mask_used_in_two_operations(dealt, plain_products, examined_once, ops, times):
+    """The r of a truncation is the a of a factor's mask: of a share what is drawn, of a value under
+    that mask, as the exact truncation's is here, what is drawn less the mask."""
+    dealt("mask", of_this_shape)
+    other = next(op for op in ops if op != "mask")
+    dealt(other, lambda fields: {"s": np.uint64(times) * of_this_shape(fields)["s"]})
     assert examined_once()[f"opened by {' and '.join(ops)}: one mask for both"] < POWER
 
 
