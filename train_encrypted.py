@@ -35,7 +35,7 @@ from torchvision import datasets, transforms
 
 from smpc import mnist, outputs, report
 from smpc import syft_binding as semi2k
-from smpc.arguments import HELD_ITEMS, PRECISIONS, Parser, check, path, positive
+from smpc.arguments import HELD_ITEMS, PRECISIONS, Parser, add_hosts, check, path, positive
 from smpc.audit.transcript import Recorder
 from smpc.checkpoint import Checkpoint, CheckpointError
 from smpc.model import save_model
@@ -78,11 +78,7 @@ def parse_arguments(argv=None):
     add("--resume", action="store_true", help="go on from the checkpoint")
     add("--save-model", type=path, metavar="FILE", help="reveal the trained weights to their owner")
     add("--plain-twin", action="store_true", help="train the same network in the clear beside it")
-    add("--parties", type=path, metavar="FILE", help="on hosts of their own: docs/deployment.md")
-    add("--plan", type=path, metavar="FILE", help="what the parties have agreed to run and reveal")
-    add("--write-plan", type=path, metavar="FILE", help="make that plan, without data or hosts")
-    add("--home", type=path, metavar="DIR", help="of the server's key, by default beside --parties")
-    add("--time-limit", type=positive(float), default=60, help="seconds for a party to answer in")
+    add_hosts(parser)
     return check(parser, parser.parse_args(argv))
 
 
@@ -369,7 +365,7 @@ def main():
     try:
         train_and_test(args, model, private_loaders, optimizer, run, checkpoint)
         outputs.save(
-            args, lambda: run.save(out), recorder.save, lambda: save_weights(args, model, run)
+            args, lambda: run.save(out), lambda: save_weights(args, model, run), recorder.save
         )
         if hosts is None:
             losses, correct, run.plain_steps = train_plain_twin(args, twin, run)

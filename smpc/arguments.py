@@ -73,6 +73,7 @@ def check(parser, args):
     Returns:
         the same.
     """
+    check_training_on_hosts(parser, args)
     check_hosts(parser, args)
     check_items(parser, "train", args.n_train_items, mnist.N_TRAIN, args.batch_size)
     check_items(parser, "test", args.n_test_items, mnist.N_TEST, args.test_batch_size)
@@ -109,11 +110,31 @@ def check(parser, args):
     return args
 
 
+def add_hosts(parser):
+    """Add a script's options for parties that are on hosts of their own."""
+    add = parser.add_argument
+    add("--parties", type=path, metavar="FILE", help="on hosts of their own: docs/deployment.md")
+    add("--plan", type=path, metavar="FILE", help="what the parties have agreed to run and reveal")
+    add("--write-plan", type=path, metavar="FILE", help="make that plan, without data or hosts")
+    add("--home", type=path, metavar="DIR", help="of the server's key, by default beside --parties")
+    add("--time-limit", type=positive(float), default=60, help="seconds for a party to answer in")
+
+
 def check_hosts(parser, args):
-    """Refuse what cannot be had where parties are on hosts of their own; follow the plan there."""
+    """Refuse options of `add_hosts` that do not go together; follow the plan there."""
     alone = ("plan", "write_plan", "home")
     if given := [name for name in alone if getattr(args, name) and not args.parties]:
         parser.error(f"--{given[0].replace('_', '-')}: say with --parties FILE who takes part")
+    if args.plan and args.write_plan:
+        parser.error("--write-plan makes a plan, and --plan follows one: give one of them")
+    if args.plan:
+        from smpc.hosts import plans  # here, since only hosts need it
+
+        plans.follow(parser, args)
+
+
+def check_training_on_hosts(parser, args):
+    """Refuse what a training cannot have where parties are on hosts of their own."""
     if not args.parties:
         return
     if args.protocol != "semi2k":
@@ -122,16 +143,10 @@ def check_hosts(parser, args):
         parser.error("--n-workers: on hosts they are those of the parties file")
     if args.plain_twin:
         parser.error("--plain-twin: the data is at its owners, and not here")
-    if args.transcript:
-        parser.error("--transcript: on hosts each party records its own, with serve --transcript")
-    if args.plan and args.write_plan:
-        parser.error("--write-plan makes a plan, and --plan follows one: give one of them")
+    if args.transcript and args.write_plan:
+        parser.error("--write-plan: nothing is said that could be recorded, leave out --transcript")
     if args.resume and args.write_plan:
         parser.error("--write-plan: a plan is of a whole run, leave out --resume")
-    if args.plan:
-        from smpc.hosts import plans  # here, since only hosts need it
-
-        plans.follow(parser, args)
 
 
 def check_items(parser, name, items, available, batch_size):

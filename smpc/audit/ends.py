@@ -92,7 +92,7 @@ class Ends:
         ends = [*self.workers, Provider(PROVIDER, self.roster), Listener()]
         ends.append(Owner(self.owner, self.roster))
         self.network.ends |= zip((*names, PROVIDER, ORCHESTRATOR, self.owner), ends, strict=True)
-        self.network.send(ORCHESTRATOR, [(PROVIDER, pack("keys"))])
+        self.network.send(ORCHESTRATOR, [(PROVIDER, pack("keys", owners=OWNERS))])
 
     def execute(self, secrets):
         """Share the secrets and run the protocol, as often as it takes; returns self."""

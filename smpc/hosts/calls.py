@@ -23,7 +23,7 @@ class Calls(Post):
     """
 
     def __init__(self, configuration, key, certificate, about, time_limit):
-        super().__init__(configuration.server, configuration.roster())
+        super().__init__(configuration.server, configuration.roster(), about["session"])
         self.configuration, self.time_limit = configuration, time_limit
         self._inbox, self._calls, self._channels, self._tallies = queue.SimpleQueue(), {}, [], {}
         self._hearing = []
@@ -88,7 +88,7 @@ class Calls(Post):
                 silent = ", ".join(sorted(self._calls.keys() - heard)) or "anybody"
                 raise NetworkError(
                     f"no answer from {silent} within {self.time_limit:g} seconds: see the journals "
-                    "there, and go on with --resume"
+                    f"there, and {channels.GO_ON}"
                 ) from None
             heard.add(party.name)
             self._take(party, frame)

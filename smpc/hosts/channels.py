@@ -26,6 +26,7 @@ HEALTH = "grpc.health.v1.Health"
 SERVING = b"\x08\x01"  # HealthCheckResponse{status: SERVING}, as protobuf has it
 MOST_BYTES = 1 << 28  # of a frame
 MOST_TEXT = 1000  # characters of an error
+GO_ON = "run the script again, a training with --resume"
 END = msgpack.packb(("end",))  # the server's last frame; where none came, it was cut off
 ALIVE = 10_000  # milliseconds: a host that shows no sign of life for twice as long is gone
 OPTIONS = (
@@ -135,7 +136,7 @@ def reason(error, party):
         if any(word in details for word in ("handshake", "ertificate", "SSL", "ssl")):
             return (f"{where} does not take this host for who it is, or is not {party.name}: "
                     "give all hosts the same parties file")  # fmt: skip
-        return f"{where} is gone, or cannot be reached: start it, and go on with --resume"
+        return f"{where} is gone, or cannot be reached: start it, and {GO_ON}"
     if code == grpc.StatusCode.CANCELLED:
         return f"{where} has ended the session"
     return f"{where} refuses: {details or code.name.lower()}"
@@ -148,21 +149,21 @@ class Post(Network):
     """The network of the ends on this host: carries their messages, and counts what leaves.
 
     Args:
-        name: of this host; `roster`: of all ends.
+        name: of this host; `roster`: of all ends; `session`: its id.
     Attributes:
         ends: id of an end on this host -> it.
         out: name of another host -> a `queue.SimpleQueue` of frames to it.
     """
 
-    def __init__(self, name, roster):
+    def __init__(self, name, roster, session):
         super().__init__(roster)
-        self.name, self.out = name, {}
+        self.name, self.session, self.out = name, session, {}
         self._held = {}  # end that has no key yet -> what came for it, in order
 
-    def carry(self, sender, receiver, message):
+    def _pass_on(self, sender, receiver, message):
         """Hand a message over to an end that is here, or send it to its host."""
         if receiver in self.ends:
-            return self._hand_over(sender, receiver, message)
+            return self.ends[receiver].receive(sender, message)
         self.count(sender, receiver, len(message))
         self.out[host_of(receiver)].put(message_frame(sender, receiver, message))
         return []
@@ -175,20 +176,12 @@ class Post(Network):
         """
         if self.roster.role(sender) is None or host_of(sender) != host or receiver not in self.ends:
             raise ValueError(f"{host} speaks as {sender!r} to {receiver!r}")
-        self.send(receiver, self._hand_over(sender, receiver, message))
-
-    def _hand_over(self, sender, receiver, message):
-        """Give a message to an end; to one that waits for its key, once it has come."""
-        end = self.ends[receiver]
-        if sender == self.roster.provider:
-            answers = end.receive(sender, message)
-            for held in self._held.pop(receiver, ()):
-                answers = [*answers, *end.receive(*held)]
-            return answers
-        if getattr(end, "has_key", True):
-            return end.receive(sender, message)
-        self._held.setdefault(receiver, []).append((sender, message))
-        return []
+        if sender != self.roster.provider and not getattr(self.ends[receiver], "has_key", True):
+            self._held.setdefault(receiver, []).append((sender, message))
+            return
+        self.send(sender, [(receiver, message)])
+        for held_from, held in self._held.pop(receiver, ()):
+            self.send(held_from, [(receiver, held)])
 
 
 def frames(out):

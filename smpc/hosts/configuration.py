@@ -129,6 +129,11 @@ class Configuration:
         """The `Party` whose certificate has this SHA-256, lower-case hexadecimal, or None."""
         return self._by_fingerprint.get(sha256)
 
+    def with_clients(self, names):
+        """The same parties, of the clients these alone."""
+        parties = self.parties.values()
+        return Configuration([p for p in parties if p.role != CLIENT or p.name in names])
+
     def roster(self):
         """The `semi2k.wire.Roster` of the ends on all hosts."""
         owners = (*self.workers, *self.clients, self.server)

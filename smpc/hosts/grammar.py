@@ -6,14 +6,19 @@ import re
 from smpc.semi2k.randomness import MOST_RUNS
 from smpc.semi2k.wire import MOST_VALUES
 
-FORMAT = "encrypted-training plan 2"
+FORMAT = "encrypted-training plan 3"
 AGAIN = 16  # how many times a position after the last checkpoint may be run again, at most
-# What a plan is made with; whoever trains by it need not say it again, and may not say otherwise.
-ARGUMENTS = (
-    *("epochs", "n_train_items", "n_test_items", "batch_size", "test_batch_size", "lr", "seed"),
-    *("log_interval", "precision_fractional", "exact_truncation", "activation"),
-    "checkpoint_every",
-)
+TRAINING, PREDICTION = "train_encrypted.py", "predict_encrypted.py"
+# What the plan of a script is made with; whoever runs it need not say it again, and may not say
+# otherwise.
+ARGUMENTS = {
+    TRAINING: (
+        *("epochs", "n_train_items", "n_test_items", "batch_size", "test_batch_size", "lr"),
+        *("seed", "log_interval", "precision_fractional", "exact_truncation", "activation"),
+        "checkpoint_every",
+    ),
+    PREDICTION: ("n_test_items", "test_batch_size", "precision_fractional", "activation"),
+}
 
 
 def _whole(x):
@@ -58,8 +63,14 @@ def _position(x):
 
 
 _NAME, _SHA256, _NUMBER = "[a-z][a-z0-9-]{0,63}", "[0-9a-f]{64}", "[0-9]{1,9}"
-_ITEMS = f"{_NAME} (train|test) {_NUMBER}:{_NUMBER}"
-_WHERE = rf"-[1-9][0-9]{{0,8}}\.{_NUMBER}|{_NUMBER} [a-z_]+, {_NUMBER} digits|public {_SHA256}"
+_ITEMS = f"{_NAME} (train|test|predict|model) {_NUMBER}:{_NUMBER}"
+_WHERE = "|".join(
+    (
+        rf"-[1-9][0-9]{{0,8}}\.{_NUMBER}",
+        f"{_NUMBER} [a-z0-9_.]{{1,40}}, {_NUMBER} digits",
+        f"public {_SHA256}",
+    )
+)
 _PROGRAM = _of("[0-9a-f]{32}")
 _KEPT = _each(_maybe(_whole))
 _ROW = {
@@ -70,25 +81,39 @@ _ROW = {
 }
 _FIELDS = {
     "format": lambda x: x == FORMAT,
+    "script": lambda x: x in tuple(ARGUMENTS),
     "nonce": _of("[0-9a-f]{32}"),
     "parties": _map(_of(_NAME), _of(_SHA256)),
-    "arguments": _table(
-        dict.fromkeys((*ARGUMENTS, "save_model"), _number)
-        | {"lr": _each(_number), "activation": _of("[a-z]{1,20}")}
-    ),
-    "weights": _table(
-        {
-            "seed": lambda x: _number(x) and type(x) is int and x >= 0,
-            "digits": _whole,
-            "drawn": lambda x: _whole(x) and x <= MOST_VALUES,
-            "linear": _each(_layer),
-        }
-    ),
     "again": lambda x: _whole(x) and x <= AGAIN,
     "programs": _map(_PROGRAM, lambda x: isinstance(x, str)),
     "rows": _each(_table(_ROW)),
     "positions": _each(_position),
     "restore": _maybe(_table({"program": _PROGRAM, "outputs": _KEPT})),
+}
+
+
+def _arguments(*names):
+    kinds = {"lr": _each(_number), "activation": _of("[a-z]{1,20}")}  # the others are numbers
+    return _table({name: kinds.get(name, _number) for name in names})
+
+
+# By the script that it is for; "weights": public ones, from which a training starts.
+_FIELDS_OF = {
+    TRAINING: {
+        "arguments": _arguments(*ARGUMENTS[TRAINING], "save_model"),
+        "weights": _table(
+            {
+                "seed": lambda x: _number(x) and type(x) is int and x >= 0,
+                "digits": _whole,
+                "drawn": lambda x: _whole(x) and x <= MOST_VALUES,
+                "linear": _each(_layer),
+            }
+        ),
+    },
+    PREDICTION: {
+        "arguments": _arguments(*ARGUMENTS[PREDICTION]),
+        "weights": lambda x: x is None,
+    },
 }
 
 
@@ -98,8 +123,14 @@ def check(content):
     Raises:
         ValueError: it is not well-formed; the message is a line.
     """
-    if not isinstance(content, dict) or content.keys() != _FIELDS.keys():
-        raise ValueError(f"it is to have the fields {', '.join(_FIELDS)}")
-    for name, passes in _FIELDS.items():
+    names = (*_FIELDS, *_FIELDS_OF[TRAINING])
+    if not isinstance(content, dict) or content.keys() != set(names):
+        raise ValueError(f"it is to have the fields {', '.join(names)}")
+    _check(content, _FIELDS)
+    _check(content, _FIELDS_OF[content["script"]])
+
+
+def _check(content, fields):
+    for name, passes in fields.items():
         if not passes(content[name]):
             raise ValueError(f"its {name} is malformed, out of range, or of another version")

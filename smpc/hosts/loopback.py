@@ -10,15 +10,19 @@ import contextlib
 import os
 import pathlib
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 
 from smpc.arguments import path
-from smpc.files import FileError, write_whole
+from smpc.files import FileError, prepare_folder, write_whole
+from smpc.hosts.grammar import TRAINING
+from smpc.hosts.parts import SETS
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+IMAGES = REPOSITORY / "data" / "MNIST" / "raw" / SETS["test"][0]  # unpacked by `split`
 PROVIDER, SERVER = "crypto-provider", "server"
 TO_END = 20  # seconds that a party may take
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -29,21 +33,28 @@ class LoopbackError(FileError):
 
 
 class Loopback:
-    """The hosts of a training, in folders below one.
+    """The hosts of a training, or of a prediction, in folders below one.
 
     Args:
         folder: a pathlib.Path; `workers`: their names.
         n_train, n_test: items that all have together, as equal as can be.
         say: called with each command line before it is run.
+        clients: names of those who have n_test images to be classified.
     Attributes:
         parties: the parties file; `plan`: the plan's.
         running: name -> the `subprocess.Popen` of a party that serves.
     """
 
     def __init__(
-        self, folder, workers=("alice", "bob"), n_train=640, n_test=640, say=lambda _: None
+        self,
+        folder,
+        workers=("alice", "bob"),
+        n_train=640,
+        n_test=640,
+        say=lambda _: None,
+        clients=(),
     ):
-        self.folder, self.workers, self._say = folder, workers, say
+        self.folder, self.workers, self.clients, self._say = folder, workers, clients, say
         self.parties, self.plan, self.running = folder / "parties.toml", folder / "plan.json", {}
         self._items = n_train, n_test
 
@@ -59,10 +70,17 @@ class Loopback:
                 items = ["--train-items", n_train[number], "--test-items", n_test[number]]
                 role = ["--role", "worker", *items]
             blocks.append(self._certificate(name, *role, *address))
+        for name in self.clients:
+            address = ["--address", f"127.0.0.1:{free_port()}"]
+            role = ["--role", "client", "--test-items", self._items[1]]
+            blocks.append(self._certificate(name, *role, *address))
         blocks.append(self._certificate(SERVER, "--role", "server"))
         write_whole(self.parties, "\n".join(blocks).encode())
         counts = ["--n-train-items", self._items[0], "--n-test-items", self._items[1]]
         self.hosts("split", "--between", *self.workers, *counts, "--out", self.folder / "parts")
+        for name in self.clients:
+            part = prepare_folder(self.folder / "parts" / name)
+            shutil.copy(IMAGES, part)
 
     def _certificate(self, name, *options):
         return self.hosts("certificate", name, "--home", self.folder / name, *options)
@@ -79,18 +97,17 @@ class Loopback:
         """Have the script make the plan."""
         self.script("--write-plan", self.plan, *options)
 
-    def script(self, *options):
-        """What the script prints with these options on these hosts.
+    def script(self, *options, script=TRAINING):
+        """What a script prints with these options on these hosts.
 
         Raises:
             LoopbackError: it fails.
         """
-        return self._done(self.script_command(*options))
+        return self._done(self.script_command(*options, script=script))
 
-    def script_command(self, *options):
-        """The command line of the script on these hosts."""
-        script = ["train_encrypted.py", "--parties", self.parties, *options]
-        return [sys.executable, *map(str, script)]
+    def script_command(self, *options, script=TRAINING):
+        """The command line of a script on these hosts."""
+        return [sys.executable, *map(str, (script, "--parties", self.parties, *options))]
 
     def _done(self, command):
         self._say(shlex.join(["python", *command[1:]]))
@@ -108,7 +125,8 @@ class Loopback:
             LoopbackError: it does not.
         """
         command = [sys.executable, "-m", "smpc.hosts", "serve", name, "--parties", self.parties]
-        command += ["--data", self.folder / "parts" / name] if name in self.workers else []
+        part = self.folder / "parts" / name
+        command += ["--data", part] if part.exists() else []
         command += options or ["--plan", self.plan]
         command = [*map(str, command)]
         self._say(shlex.join(["python", *command[1:]]))
@@ -130,10 +148,10 @@ class Loopback:
             raise
 
     @contextlib.contextmanager
-    def serving(self, *options):
-        """All parties that serve, for a `with` block."""
+    def serving(self, *options, clients=()):
+        """All parties that serve, of the clients these, for a `with` block."""
         try:
-            for name in (*self.workers, PROVIDER):
+            for name in (*self.workers, PROVIDER, *clients):
                 self.start(name, *options)
             yield self
         finally:

@@ -1,6 +1,7 @@
 """Private loaders of a script whose data is at its owners: batches of what it has the number of."""
 
 from smpc.hosts.configuration import ConfigurationError, owner_of
+from smpc.hosts.parts import PREDICT
 from smpc.semi2k.provider import AHEAD
 from smpc.syft_binding import shared_tensor
 
@@ -9,6 +10,7 @@ IMAGE, CLASSES = (1, 28, 28), 10
 SHAPES = {
     "train": {"images": IMAGE, "one_hot": (CLASSES,)},
     "test": {"images": IMAGE, "labels": ()},
+    PREDICT: {"images": IMAGE},
 }
 
 
@@ -16,27 +18,37 @@ class Items:
     """The items of a set that all owners have together, in the order of the parties file.
 
     Args:
-        configuration: a `configuration.Configuration`; `which`: "train" or "test".
+        configuration: a `configuration.Configuration`.
+        which: "train" or "test", which workers have, or "predict", which clients have.
         n_items: how many are wanted, the first ones; `batch_size`: of each but an owner's last.
+        n_alone: so many of each owner are a batch by themselves, before its others.
     Attributes:
         batches: (end of an owner, start, stop) of each.
     Raises:
         ConfigurationError: there are fewer.
     """
 
-    def __init__(self, configuration, which, n_items, batch_size):
+    def __init__(self, configuration, which, n_items, batch_size, n_alone=0):
         self.which, self.batches = which, []
-        left = n_items
-        for name in configuration.workers:
-            there = getattr(configuration.parties[name], f"{which}_items")
-            mine = min(left, there)
-            for start in range(0, mine, batch_size):
-                self.batches.append((owner_of(name), start, min(start + batch_size, mine)))
+        left, kind = n_items, "train" if which == "train" else "test"
+        for name in configuration.clients if which == PREDICT else configuration.workers:
+            mine = min(left, getattr(configuration.parties[name], f"{kind}_items"))
+            alone = range(min(n_alone, mine))
+            for start in (*alone, *range(len(alone), mine, batch_size)):
+                stop = min(start + (1 if start in alone else batch_size), mine)
+                self.batches.append((owner_of(name), start, stop))
             left -= mine
         if left:
             raise ConfigurationError(
-                f"--n-{which}-items {n_items}: the owners in the parties file have {n_items - left}"
+                f"--n-{kind}-items {n_items}: the owners in the parties file have {n_items - left}"
             )
+
+    def ask(self, batch, session, digits):
+        """Have the owner of a batch share it, with so many decimal digits: the nodes."""
+        owner, start, stop = batch
+        shapes = [(stop - start, *item) for item in SHAPES[self.which].values()]
+        where = {"which": self.which, "start": start, "stop": stop}
+        return session.ask_to_share(owner, shapes, **where, digits=digits)
 
 
 class OwnersLoader:
@@ -54,10 +66,7 @@ class OwnersLoader:
         self._held = list(map(self._ask, items.batches)) if held else None
 
     def _ask(self, batch):
-        owner, start, stop = batch
-        shapes = [(stop - start, *item) for item in SHAPES[self.items.which].values()]
-        where = {"which": self.items.which, "start": start, "stop": stop}
-        return self.parties.session.ask_to_share(owner, shapes, **where, digits=self.digits)
+        return self.items.ask(batch, self.parties.session, self.digits)
 
     def __iter__(self):
         """Every batch as new tensors, so that no gradient of an earlier epoch is added to."""

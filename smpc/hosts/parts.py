@@ -26,6 +26,7 @@ SETS = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", mnist.N_TRAIN),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte", mnist.N_TEST),
 }
+PREDICT = "predict"  # the set that a client has classified
 SIDES, CLASSES = (28, 28), 10
 MEAN, DEVIATION = np.float32(0.1307), np.float32(0.3081)  # of MNIST's pixels, the tutorial's
 _UINT8 = 0x0800  # what the first word of an IDX file says of its elements; it adds the dimensions
@@ -71,20 +72,20 @@ class Part:
         Returns:
             a dict of int64 arrays, numbers times 10^digits, cut off after the point: "images"
             (B, 1, 28, 28); of "train" also "one_hot" (B, 10), of "test" "labels" (B,) if there are
-            any.
+            any. "predict" is the test images, without labels.
         Raises:
             ValueError: there are no such items, is no such set, or no such precision.
         """
-        if which not in SETS or digits not in PRECISIONS["semi2k"]:
+        if which not in (*SETS, PREDICT) or digits not in PRECISIONS["semi2k"]:
             raise ValueError(f"no set {which!r} with {digits} decimal digits")
-        images, labels = self.images[which], self.labels[which]
+        images = self.images["test" if which == PREDICT else which]
         if not 0 <= start < stop <= len(images):
             raise ValueError(f"no {which} items {start} to {stop}: there are {len(images)}")
         batch = {"images": fixed_pixels(digits)[images[start:stop, None]]}
         if which == "train":
-            one_hot = labels[start:stop, None] == np.arange(CLASSES)
+            one_hot = self.labels[which][start:stop, None] == np.arange(CLASSES)
             batch["one_hot"] = one_hot * np.int64(10**digits)
-        elif labels is not None:
+        elif which == "test" and (labels := self.labels[which]) is not None:
             batch["labels"] = labels[start:stop] * np.int64(10**digits)
         return batch
 

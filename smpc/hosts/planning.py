@@ -17,7 +17,8 @@ from smpc.hosts.plans import Plan
 from smpc.semi2k.network import Network
 from smpc.semi2k.owner import batch_label
 from smpc.semi2k.program import Program
-from smpc.semi2k.wire import OWNER, WORKER, pack, raw, unpack
+from smpc.semi2k.randomness import new_key
+from smpc.semi2k.wire import OWNER, PROVIDER, WORKER, pack, raw, unpack
 from smpc.semi2k.worker import label_of
 
 
@@ -49,12 +50,26 @@ class Planning(Network):
         for receiver, message in messages:
             fields, role = unpack(message), self.roster.role(receiver)
             verb = fields.pop("do")
-            if role == OWNER and verb == "share":
+            if role == PROVIDER and verb == "keys":
+                self._give_keys(receiver)
+            elif role == OWNER and verb == "share":
                 self._share(receiver, **fields)
             elif role == WORKER:
                 answer = getattr(self, f"_{verb}")(receiver == first, **fields)
                 if answer is not None:
                     self.ends[sender].receive(receiver, answer)
+                if verb == "run" and receiver == first and (reader := fields["to"]):
+                    about = {"run": fields["run"], "attempt": fields["attempt"]}
+                    self.ends[sender].receive(reader, pack("read", **about))
+
+    def _give_keys(self, provider):
+        """What an owner whose end is here masks is stored nowhere; it takes a key to do so."""
+        for owner in self.roster.owners:
+            if owner in self.ends:
+                self.ends[owner].receive(provider, pack("key", key=new_key()))
+
+    def _input(self, is_first, id, label, **about):
+        self._labels[id] = label
 
     def _share(self, owner, ids, which, start, stop, digits):
         for id, name in zip(ids, self._names[which], strict=True):
@@ -89,12 +104,13 @@ class Planning(Network):
         return pack("result", run=run, attempt=attempt, revealed=zeros)
 
 
-def plan_of(planning, configuration, arguments, weights):
+def plan_of(planning, configuration, script, arguments, weights):
     """The `Plan` of what was noted.
 
     Args:
         planning: a `Planning`; `configuration`: of the parties.
-        arguments: of the script; `weights`: those of `plans.initial_weights`.
+        script: which it is for, and its `arguments`.
+        weights: the arguments of `plans.initial_weights`; None: there are no public ones.
     """
     rows, positions = {}, []
     for position, (program, labels, kept, to) in enumerate(planning.positions):
@@ -112,6 +128,7 @@ def plan_of(planning, configuration, arguments, weights):
         "format": FORMAT,
         "nonce": secrets.token_hex(16),  # two trainings are two plans, each consented to
         "parties": {name: party.fingerprint for name, party in configuration.parties.items()},
+        "script": script,
         "arguments": arguments,
         "weights": weights,
         "again": AGAIN,

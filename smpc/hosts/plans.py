@@ -26,8 +26,8 @@ from smpc import process
 from smpc.arguments import path
 from smpc.files import write_whole
 from smpc.hosts import grammar
-from smpc.hosts.configuration import ConfigurationError, read_text
-from smpc.hosts.grammar import ARGUMENTS
+from smpc.hosts.configuration import ConfigurationError, host_of, read_text
+from smpc.hosts.grammar import ARGUMENTS, PREDICTION, TRAINING
 from smpc.semi2k.program import Program, name_of
 from smpc.semi2k.wire import Refused
 from smpc.semi2k.worker import label_of
@@ -59,11 +59,12 @@ class Plan:
 
     Args:
         content: what the file holds: format, nonce, parties (name -> fingerprint), arguments,
-            weights, again, programs (hex name -> base64 of zlib), rows, positions, restore.
+            script, weights, again, programs (hex name -> base64 of zlib), rows, positions, restore.
     Attributes:
         digest: SHA-256 of the content, hex: two plans with the same are the same.
         programs: name -> what `program.Program` reads.
         restore: (name, kept) of the program that masks the weights of a checkpoint anew, or None.
+        owners: ids of the owners whose batches it is on, a set.
     Raises:
         PlanError: it is no plan, or a program is not what its name says.
     """
@@ -85,6 +86,9 @@ class Plan:
         except (KeyError, ValueError, IndexError, zlib.error) as error:
             raise PlanError(f"it is no plan, or damaged: {error}") from error
         self.digest = hashlib.sha256(_canonical(content)).hexdigest()
+        self.owners = {
+            batch.split()[0] for _, *batches in content["positions"] for batch in batches
+        }
 
     def __len__(self):
         return len(self.content["positions"])
@@ -119,7 +123,8 @@ class Plan:
             for label in self.expected(position).inputs
             if label.startswith("public ")
         }
-        if wanted and not wanted <= set(initial_weights(**self.content["weights"])):
+        weights = self.content["weights"]
+        if wanted and not (weights and wanted <= set(initial_weights(**weights))):
             raise PlanError("its weights are not those that its seed makes: do not consent to it")
 
     def save(self, path):
@@ -189,16 +194,20 @@ def follow(parser, args):
     Args:
         parser: that `args` came from; `args`: whose `plan` is the plan's file.
     Raises:
-        PlanError: there is no plan there, or another value was given for one of them.
+        PlanError: there is no plan there, it is for another script, or another value was given for
+            one of them.
     """
-    planned = read(args.plan).content["arguments"]
-    for name in ARGUMENTS:
+    content = read(args.plan).content
+    planned, script = content["arguments"], content["script"]
+    if script != parser.prog:
+        raise PlanError(f"{args.plan}: it was made for {script}, and not for {parser.prog}")
+    for name in ARGUMENTS[script]:
         given = getattr(args, name)
         if given not in (planned[name], parser.get_default(name)):
             option = "--" + name.replace("_", "-")
             raise PlanError(f"{args.plan}: it was made with {option} {planned[name]}, not {given}")
         setattr(args, name, planned[name])
-    if args.save_model and not planned["save_model"]:
+    if script == TRAINING and args.save_model and not planned["save_model"]:
         raise PlanError(f"{args.plan}: it was made without --save-model, and reveals no weights")
 
 
@@ -342,10 +351,9 @@ def summary(plan):
     lines = [f"plan {plan.digest}", "", "parties:"]
     for name, fingerprint in content["parties"].items():
         lines.append(f"  {name:<20}{bytes.fromhex(fingerprint).hex(' ', 2)}")  # to be read aloud
-    weights = content["weights"]
-    sizes = " ".join(f"{i}x{o}" for i, o in weights["linear"])
-    lines += ["", f"weights: made from seed {weights['seed']}, layers {sizes}; checked", ""]
-    lines += ["made with: " + " ".join(f"{k}={v}" for k, v in content["arguments"].items()), ""]
+    lines += ["", _of_the_weights(content["weights"]), ""]
+    arguments = " ".join(f"{k}={v}" for k, v in content["arguments"].items())
+    lines += [f"made for {content['script']} with: {arguments}", ""]
     lines.append(f"{len(plan)} positions, each run once, and after a failure up to "
                  f"{plan.again} times more:")  # fmt: skip
     first = 0
@@ -355,7 +363,7 @@ def summary(plan):
         while last + 1 < len(plan) and content["positions"][last + 1][0] == row:
             last += 1
         expected = plan.expected(first)
-        to = expected.to or "the server"
+        to = _name(expected.to)
         owners = sorted({batch.split()[0] for position in content["positions"][first : last + 1]
                          for batch in position[1:]})  # fmt: skip
         span = f"{first}" if first == last else f"{first} to {last}"
@@ -367,6 +375,20 @@ def summary(plan):
     totals = collections.Counter()
     for position in range(len(plan)):
         expected = plan.expected(position)
-        totals[expected.to or "the server"] += expected.numbers
+        totals[_name(expected.to)] += expected.numbers
     lines += ["", "revealed in all: " + ", ".join(f"{n:,} to {to}" for to, n in totals.items())]
+    if content["script"] == PREDICTION:
+        lines[-1] += f"; meant as the digits of {content['arguments']['n_test_items']:,} items"
     return "\n".join(lines)
+
+
+def _name(end):
+    """Of who gets what is revealed, by the id of the end; None is the orchestrator."""
+    return "the server" if end is None else host_of(end)
+
+
+def _of_the_weights(weights):
+    if weights is None:
+        return "weights: the server's, which it shares masked"
+    sizes = " ".join(f"{i}x{o}" for i, o in weights["linear"])
+    return f"weights: made from seed {weights['seed']}, layers {sizes}; checked"

@@ -1,4 +1,4 @@
-"""What the script needs when the parties are on hosts of their own: the same lines, other parties.
+"""What a script needs when the parties are on hosts of their own: the same lines, other parties.
 
 With `--write-plan` no host is called: the script runs through, and what it asks for is the plan.
 """
@@ -11,46 +11,49 @@ import tempfile
 import syft
 import torch
 
-from smpc import process
+from smpc import outputs, process
 from smpc.arguments import HELD_ITEMS
 from smpc.hosts import certificates, channels, configuration, plans
 from smpc.hosts.calls import Calls
-from smpc.hosts.configuration import owner_of
+from smpc.hosts.configuration import ConfigurationError, host_of, owner_of
+from smpc.hosts.grammar import PREDICTION, TRAINING
 from smpc.hosts.owners import SHAPES, Items, OwnersLoader
+from smpc.hosts.parts import PREDICT
 from smpc.hosts.planning import Planning, plan_of
-from smpc.semi2k.owner import Owner
+from smpc.semi2k.owner import Owner, batch_label
 from smpc.semi2k.session import Session
-from smpc.semi2k.tensor import Parties
-from smpc.syft_binding import load_shares
+from smpc.semi2k.tensor import Parties, semi2k_tensor_in
+from smpc.syft_binding import load_shares, shared_tensor
+
+N_ALONE = 5  # images that are classified one at a time, for how long that takes
 
 
-class OnHosts:
+class Hosts:
     """The parties of a script, on hosts of their own, or as a plan is made for them.
 
     Args:
         args: of the script.
+    Attributes:
+        clients: names of those that take part in the session.
     Raises:
-        ConfigurationError, PlanError, CertificateError: they cannot be called like this.
+        FileError: they cannot be called like this.
     """
 
     def __init__(self, args):
-        self.args, self.configuration = args, configuration.read(args.parties)
+        self.args, self.configuration, self.clients = args, configuration.read(args.parties), ()
         self.plan = args.plan and plans.read(args.plan)
         if self.plan:
             self.plan.check_parties(self.configuration)
         me = self.configuration.named(self.configuration.server)
-        home = pathlib.Path(args.home or pathlib.Path(args.parties).parent / me.name)
-        digest = self.plan.digest if self.plan else channels.ANY
-        self._about, self._drawn = {"plan": digest}, 0
-        self.parties = self._network = None
-        args.n_workers = len(self.configuration.workers)
+        args.home = args.home or str(pathlib.Path(args.parties).parent / me.name)
+        self.home = pathlib.Path(args.home)
+        self.digest = self.plan.digest if self.plan else channels.ANY
+        self.parties = self.network = None
         if args.write_plan:
-            self._nowhere = tempfile.TemporaryDirectory()  # for what is not computed
-            args.out = args.checkpoint = self._nowhere.name
-            args.save_model = args.save_model and f"{self._nowhere.name}/model"
+            written = [("--write-plan", pathlib.Path(args.write_plan))]
+            outputs.check_places(written, outputs.kept_on_hosts(args))
         else:
-            self._identity = certificates.load(home, me)
-            args.checkpoint = args.checkpoint or str(home / "checkpoint" / digest[:16])
+            self._identity = certificates.load(self.home, me)
 
     def connect(self, hook):
         """Open a session: syft's stand-ins for the workers, and for the crypto provider.
@@ -58,18 +61,17 @@ class OnHosts:
         Raises:
             NetworkError: a party cannot be reached, refuses or is taken.
         """
-        roster = self.configuration.roster()
+        present = self.configuration.with_clients(self.clients)
+        roster = present.roster()
         if self.args.write_plan:
-            self._network = Planning(roster, SHAPES)
+            self.network = Planning(roster, SHAPES)
         else:
-            about = {**self._about, "session": secrets.token_hex(16)}
-            limit = self.args.time_limit
-            self._network = Calls(self.configuration, *self._identity, about, limit)
+            about = {"plan": self.digest, "session": secrets.token_hex(16)}
+            self.network = Calls(present, *self._identity, about, self.args.time_limit)
         owner = owner_of(roster.orchestrator)
-        self._network.ends[owner] = Owner(owner, roster)
-        session = Session(roster, self._network)
+        self.network.ends[owner] = Owner(owner, roster)
+        session = Session(roster, self.network)
         session.position = 0 if self.plan or self.args.write_plan else None
-        session.exact = self.args.exact_truncation
         *workers, provider = (
             syft.VirtualWorker(hook, id=name) for name in (*roster.workers, roster.provider)
         )
@@ -77,6 +79,39 @@ class OnHosts:
         key = (*roster.workers, roster.provider)
         syft.local_worker.crypto_store.semi2k[key] = self.parties
         return workers, provider
+
+    def write_plan(self, script, arguments, weights):
+        """Write the plan of all that was asked for; see `planning.plan_of`."""
+        plan = plan_of(self.network, self.configuration, script, arguments, weights)
+        plan.check_weights()
+        plan.save(pathlib.Path(self.args.write_plan))
+        with process.to_stdout():
+            print(f"written: {self.args.write_plan}; python -m smpc.hosts show tells what is in it")
+
+    def arguments(self, script):
+        """What the plan of a script is made with, a dict."""
+        return {name: getattr(self.args, name) for name in plans.ARGUMENTS[script]}
+
+
+class OnHosts(Hosts):
+    """The parties of a training."""
+
+    def __init__(self, args):
+        super().__init__(args)
+        self._drawn = 0
+        args.n_workers = len(self.configuration.workers)
+        if args.write_plan:
+            self._nowhere = tempfile.TemporaryDirectory()  # for what is not computed
+            args.out = args.checkpoint = self._nowhere.name
+            args.save_model = args.save_model and f"{self._nowhere.name}/model"
+        else:
+            args.checkpoint = args.checkpoint or str(self.home / "checkpoint" / self.digest[:16])
+
+    def connect(self, hook):
+        """As `Hosts.connect`."""
+        parties = super().connect(hook)
+        self.parties.session.exact = self.args.exact_truncation
+        return parties
 
     def loaders(self):
         """Private loaders of the owners' items, for training and for testing."""
@@ -99,7 +134,7 @@ class OnHosts:
     def finish(self, model):
         """End the session in order; or write the plan of all that `model` was trained by."""
         if not self.args.write_plan:
-            self._network.end()
+            self.network.end()
             return
         load_shares(list(model.parameters()), None, "plan", 0)
         layers = [m for m in model.modules() if isinstance(m, torch.nn.Linear)]
@@ -109,10 +144,68 @@ class OnHosts:
             "linear": [[layer.in_features, layer.out_features] for layer in layers],
             "digits": self.args.precision_fractional,
         }
-        arguments = {name: getattr(self.args, name) for name in plans.ARGUMENTS}
-        arguments["save_model"] = bool(self.args.save_model)
-        plan = plan_of(self._network, self.configuration, arguments, weights)
-        plan.check_weights()
-        plan.save(pathlib.Path(self.args.write_plan))
-        with process.to_stdout():
-            print(f"written: {self.args.write_plan}; python -m smpc.hosts show tells what is in it")
+        arguments = self.arguments(TRAINING) | {"save_model": bool(self.args.save_model)}
+        self.write_plan(TRAINING, arguments, weights)
+
+
+class ForClients(Hosts):
+    """The parties of a prediction: clients have images, the server has a model, and is told
+    nothing of what it says of them."""
+
+    def __init__(self, args):
+        super().__init__(args)
+        clients = [self.configuration.parties[name] for name in self.configuration.clients]
+        args.n_test_items = args.n_test_items or sum(client.test_items for client in clients)
+        if not args.n_test_items:
+            raise ConfigurationError(f"{args.parties}: no client in it has items to be classified")
+        about = args.n_test_items, args.test_batch_size, N_ALONE
+        self._items = Items(self.configuration, PREDICT, *about)
+        self.clients = {host_of(owner) for owner, _, _ in self._items.batches}
+
+    def owns(self, model):
+        """Have the server share what comes next as the weights of `model`, masked."""
+        session, digits = self.parties.session, self.args.precision_fractional
+        session.owner = owner_of(self.configuration.server)
+        session.labels = (
+            batch_label(session.owner, "model", 0, 1, name, digits)
+            for name, _ in model.named_parameters()
+        )
+
+    def batches(self):
+        """The name of the client that has it, and an `Images`, for each batch."""
+        for batch in self._items.batches:
+            about = self.parties, self.args.precision_fractional
+            yield host_of(batch[0]), Images(self._items, batch, *about)
+
+    def finish(self):
+        """End the session in order; or write the plan of it."""
+        if self.args.write_plan:
+            self.write_plan(PREDICTION, self.arguments(PREDICTION), None)
+        else:
+            self.network.end()
+
+
+class Images:
+    """A batch of a client's images.
+
+    Args:
+        items: the `Items` that `batch` is one of.
+        parties: the `semi2k.tensor.Parties`; `digits`: of fixed precision.
+    Attributes:
+        n_items: how many.
+    """
+
+    def __init__(self, items, batch, parties, digits):
+        self._items, self._batch, self._parties, self._digits = items, batch, parties, digits
+        self._owner, start, stop = batch
+        self.n_items = stop - start
+
+    def share(self):
+        """Have the client share them: a tensor (B, 1, 28, 28)."""
+        (node,) = self._items.ask(self._batch, self._parties.session, self._digits)
+        return shared_tensor(node, self._parties, self._digits)
+
+    def reveal(self, tensor):
+        """Have whole numbers, a tensor, revealed to the client alone; until it has read them."""
+        whole = semi2k_tensor_in(tensor).div(10**self._digits)
+        self._parties.session.reveal_to(whole.node, self._owner)

@@ -22,6 +22,7 @@ KINDS = {
     (OWNER, WORKER): "sharing",
     (ORCHESTRATOR, OWNER): "sharing",
     (WORKER, OWNER): "running",
+    (OWNER, ORCHESTRATOR): "running",
 }
 
 
@@ -86,7 +87,10 @@ class Network:
     Attributes:
         ends: id of a party -> its end, which has `receive(sender, message)`.
         counters: `Counters`.
+        session: its id; None in the simulation.
     """
+
+    session = None
 
     def __init__(self, roster):
         self.roster, self.ends, self.counters = roster, {}, Counters()
@@ -107,7 +111,10 @@ class Network:
         return self.counters.copy()
 
     def carry(self, sender, receiver, message):
-        """Count one message and hand it over; what the receiver says to it."""
+        """Pass on one message, whoever sends it; what the receiver says to it."""
+        return self._pass_on(sender, receiver, message)
+
+    def _pass_on(self, sender, receiver, message):
         self.count(sender, receiver, len(message))
         return self.ends[receiver].receive(sender, message)
 

@@ -83,7 +83,7 @@ class Owner:
         return messages
 
     def _revealed(self, sender, run, attempt, revealed):
-        """A worker's share of what a run reveals to this owner."""
+        """A worker's share of what a run reveals to this owner; of the last, it is read."""
         where = (run, attempt), sender
         if (
             self.read is None
@@ -93,11 +93,12 @@ class Owner:
             raise Refused(f"{self.id} does not read run {run}, {attempt}, or has read it already")
         shares = {w: share for w, share in self._shares.items() if w[0] == where[0]}
         self._shares = {**shares, where: words(revealed)}
-        if len(self._shares) == len(self.roster.workers):
-            if len({share.size for share in self._shares.values()}) > 1:
-                raise Refused("workers reveal shares of different sizes")
-            self.read(sum(self._shares.values()).view(np.int64))
-        return []
+        if len(self._shares) < len(self.roster.workers):
+            return []
+        if len({share.size for share in self._shares.values()}) > 1:
+            raise Refused("workers reveal shares of different sizes")
+        self.read(sum(self._shares.values()).view(np.int64))
+        return [(self.roster.orchestrator, pack("read", run=run, attempt=attempt))]
 
     def share(self, id, values, label=None):
         """The messages that share `values`, an int64 array, among the workers as value `id`.

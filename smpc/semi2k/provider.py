@@ -64,15 +64,17 @@ class Provider:
         with np.errstate(over="ignore"):
             return getattr(self, f"_{verb}")(sender, **fields)
 
-    def _keys(self, sender):
-        """Make all keys anew, and send each party its own."""
-        parties = (*self.roster.workers, *self.roster.owners)
+    def _keys(self, sender, owners):
+        """Make all keys anew, and send each worker its own, and each of these owners."""
+        if len(set(owners)) < len(owners) or not set(self.roster.owners) >= set(owners):
+            raise Refused(f"keys are for owners, each named once, not {owners}")
+        parties = (*self.roster.workers, *owners)
         keys = {party: new_key() for party in parties}
         self._order, self._ahead = None, {}
         self._streams = {worker: Stream(keys[worker], "runs") for worker in self.roster.workers}
         self._inputs = {
             (owner, party): Stream(keys[party], f"inputs of {owner}")
-            for owner in self.roster.owners
+            for owner in owners
             for party in (*self.roster.workers[:-1], owner)
         }
         return [(party, pack("key", key=key)) for party, key in keys.items()]

@@ -42,6 +42,8 @@ class Session:
         position: of the next run in the plan that the parties have agreed on; None without one.
         owner: the id of the owner, whose end is here, that shares what is to be shared; None: it is
             public, such as weights that nobody has trained yet.
+        labels: an iterator over what the values that this owner shares are called in a plan; those
+            beyond its end are called nothing.
         saves: how many times the workers have saved their shares.
     """
 
@@ -59,7 +61,7 @@ class Session:
         self.roster, self.network, self.owner = roster, network, owner
         network.ends[roster.orchestrator] = self
         self.graph, self.exact = Graph(), False
-        self.position, self.saves = None, 0
+        self.position, self.saves, self.labels = None, 0, iter(())
         self._reader = None  # the owner that gets what is revealed; None: it comes here
         self._numbers = itertools.count()
         self._known, self._to_forget = OrderedDict(), []  # programs that all ends know
@@ -83,7 +85,8 @@ class Session:
         return cls(roster, network, *OWNERS)
 
     def _make_keys(self):
-        self.network.send(self.roster.orchestrator, [(self.roster.provider, pack("keys"))])
+        keys = pack("keys", owners=self.roster.owners)
+        self.network.send(self.roster.orchestrator, [(self.roster.provider, keys)])
         self._process = os.getpid()
 
     def _send(self, messages):
@@ -92,7 +95,7 @@ class Session:
         self.network.send(self.roster.orchestrator, messages)
 
     def receive(self, sender, message):
-        """Take a worker's answer; nothing is said to it."""
+        """Take a worker's answer, or an owner's that it has read; nothing is said to it."""
         verb, fields = wire.read(message, self.roster.role(sender), self.ROLE)
         about = self._awaited.get(verb)
         if about is None or about.items() - fields.items() or sender in self._replies:
@@ -104,17 +107,26 @@ class Session:
         """Send all workers the same; their answers, in order: (verb, fields).
 
         Args:
-            verbs: an answer is one of these; `about`: fields that it has.
+            verbs: an answer is one of these, in which "read" is that of who gets what is revealed;
+                `about`: fields that it has.
         """
         self._replies, self._awaited = {}, dict.fromkeys(verbs, about)
         try:
             self._send([(worker, message) for worker in self.roster.workers])
-            self.network.wait(lambda: len(self._replies) == len(self.roster.workers))
+            self.network.wait(lambda: not self._missing("read" in verbs))
         finally:
             self._awaited = {}
-        if missing := [worker for worker in self.roster.workers if worker not in self._replies]:
+        if missing := self._missing("read" in verbs):
             raise RuntimeError(f"no answer came from {', '.join(missing)}")
         return [self._replies[worker] for worker in self.roster.workers]
+
+    def _missing(self, is_read):
+        """Whose answer has not come: of an attempt that is broken off nothing is read."""
+        missing = [worker for worker in self.roster.workers if worker not in self._replies]
+        if is_read and self._reader not in self._replies:
+            broken_off = any(verb == "anew" for verb, _ in self._replies.values())
+            missing += [] if broken_off else [self._reader]
+        return missing
 
     # ---- sharing, keeping and forgetting
 
@@ -125,7 +137,9 @@ class Session:
         def say(id):
             if self.owner is not None:
                 owner = self.network.ends[self.owner]
-                self.network.send(self.owner, owner.share(id, values))
+                self.network.wait(lambda: owner.has_key)
+                shared = owner.share(id, values, next(self.labels, None))
+                self.network.send(self.owner, shared)
                 return
             flat = raw([np.array(values, dtype=np.int64, order="C").view(np.uint64)])
             about = {"id": id, "shape": values.shape}
@@ -232,7 +246,8 @@ class Session:
         return self.compute(node).view(np.int64)
 
     def reveal_to(self, node, reader):
-        """Have the value of `node` revealed to an owner, and to nobody else."""
+        """Have the value of `node` revealed to an owner, and to nobody else; until it has read
+        it."""
         self._reader = reader
         try:
             self.compute(node)
@@ -357,7 +372,8 @@ class Session:
         started = time.perf_counter()
         self._send([(self.roster.provider, message)])
         dealt = time.perf_counter()
-        replies = self._ask_workers(message, ("result", "anew"), run=run, attempt=attempt)
+        verbs = ("result", "anew") if self._reader is None else ("result", "anew", "read")
+        replies = self._ask_workers(message, verbs, run=run, attempt=attempt)
         self.network.counters.seconds["dealing"] += dealt - started
         self.network.counters.seconds["online"] += time.perf_counter() - dealt
         if any(verb == "anew" for verb, _ in replies):

@@ -140,7 +140,7 @@ GRAMMAR = {
     },
     (ORCHESTRATOR, PROVIDER): {
         "run": _RUN,
-        "keys": {},
+        "keys": {"owners": every(text)},  # that take part in the session
         "public": {"id": number, "shape": shape, "label": label},
     },
     (ORCHESTRATOR, WORKER): {
@@ -163,6 +163,7 @@ GRAMMAR = {
         "done": {"step": number},
     },
     (WORKER, OWNER): {"revealed": {"run": number, "attempt": attempt, "revealed": array}},
+    (OWNER, ORCHESTRATOR): {"read": {"run": number, "attempt": attempt}},
 }
 
 

@@ -19,14 +19,14 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from smpc.hosts import certificates, channels, configuration, plans
 from smpc.hosts.calls import Calls
 from smpc.hosts.configuration import owner_of
-from smpc.hosts.grammar import AGAIN
+from smpc.hosts.grammar import AGAIN, PREDICTION, TRAINING
 from smpc.hosts.journal import Journal
 from smpc.hosts.owners import SHAPES
-from smpc.hosts.parts import Part
+from smpc.hosts.parts import PREDICT, Part
 from smpc.hosts.party import Party
 from smpc.hosts.planning import Planning, plan_of
 from smpc.semi2k.network import Network
-from smpc.semi2k.owner import Owner
+from smpc.semi2k.owner import Owner, batch_label
 from smpc.semi2k.session import Session
 from smpc.semi2k.wire import pack, unpack
 
@@ -123,20 +123,68 @@ class Training:
         (self.weights,) = self.session.load([LAYER[::-1]], "run", step)
 
 
-def plan_for(among, to=None, again=AGAIN):
-    """The `Plan` of a training on each batch of `STEPS`; the last loss is revealed to `to`."""
+def plan_for(among, to=None, again=AGAIN, steps=STEPS):
+    """The `Plan` of a training on the batch of each of `steps`; the last loss is revealed to
+    `to`."""
     roster = among.roster()
     planning = Planning(roster, SHAPES)
     session = Session(roster, planning)
     session.position, session.graph.one = 0, 10**DIGITS
     training = Training(session)
-    for owner in STEPS[:-1]:
+    for owner in steps[:-1]:
         training.step(training.batch(owner))
-    training.step(training.batch(STEPS[-1]), to)
+    training.step(training.batch(steps[-1]), to)
     training.save(1)
     training.load(1)
-    plan = plan_of(planning, among, ARGUMENTS, WEIGHTS)
+    plan = plan_of(planning, among, TRAINING, ARGUMENTS, WEIGHTS)
     return plans.Plan({**plan.content, "again": again})
+
+
+class Prediction:
+    """The server's model, a layer, that says of each digit whether an image of carol's is that.
+
+    Args:
+        session: a `semi2k.session.Session`.
+    """
+
+    def __init__(self, session):
+        self.session, session.owner = session, owner_of("server")
+        label = batch_label(session.owner, "model", 0, 1, "weight", DIGITS)
+        session.labels = iter([label])
+        self.weights = session.share(initial())
+
+    def images(self, start=0, which=PREDICT):
+        """Those of a batch of carol's, and what else she shares of it: nodes."""
+        stop = start + BATCH
+        shapes = [(BATCH, *shape) for shape in SHAPES[which].values()]
+        where = {"which": which, "start": start, "stop": stop, "digits": DIGITS}
+        return self.session.ask_to_share(owner_of("carol"), shapes, **where)
+
+    def classify(self, images, to="carol-data"):
+        """Have 1 revealed where it is, else 0: of each image, for each digit."""
+        graph = self.session.graph
+        x = graph.moved("reshape", images, (images.shape[0], LAYER[0]))
+        output = graph.times("matmul", x, graph.moved("permute", self.weights, (1, 0)))
+        answers = graph.above_zero(output)
+        return self.session.reveal_to(answers, to) if to else self.session.reveal(answers)
+
+
+def plan_for_carol(among):
+    """The `Plan` of classifying two batches of carol's."""
+    planning = Planning(among.roster(), SHAPES)
+    planning.ends[owner_of("server")] = Owner(owner_of("server"), among.roster())
+    session = Session(among.roster(), planning)
+    session.position, session.graph.one = 0, 10**DIGITS
+    prediction = Prediction(session)
+    for start in range(0, ITEMS, BATCH):
+        prediction.classify(*prediction.images(start))
+    arguments = {
+        "n_test_items": ITEMS,
+        "test_batch_size": BATCH,
+        "precision_fractional": DIGITS,
+        "activation": "relu",
+    }
+    return plan_of(planning, among, PREDICTION, arguments, None)
 
 
 def free_port():
@@ -148,15 +196,15 @@ def free_port():
             return port
 
 
-def write_part(folder, seed):
-    """A part of `ITEMS` random training items."""
+def write_part(folder, seed, files="train"):
+    """A part of `ITEMS` random training items, or "t10k", test items, with labels."""
     folder.mkdir()
     random = np.random.default_rng(seed)
     images = random.integers(0, 256, (ITEMS, 28, 28), np.uint8)
     labels = random.integers(0, 10, ITEMS, np.uint8)
     for name, array in (("images-idx3", images), ("labels-idx1", labels)):
         header = struct.pack(f">{1 + array.ndim}I", 0x0800 + array.ndim, *array.shape)
-        (folder / f"train-{name}-ubyte").write_bytes(header + array.tobytes())
+        (folder / f"{files}-{name}-ubyte").write_bytes(header + array.tobytes())
 
 
 def losses_in_the_clear(parts):
@@ -359,6 +407,16 @@ def served(planned):
     """The same, serving."""
     planned.serve()
     return planned
+
+
+@pytest.fixture
+def predicting(hosts, tmp_path, monkeypatch):
+    """`Parties` under the plan of a prediction, in which carol has images and labels."""
+    write_part(tmp_path / "part", seed=9, files="t10k")
+    monkeypatch.setitem(hosts.parts, "carol", Part(tmp_path / "part"))
+    predicting = Parties(hosts, tmp_path, plan_for_carol(hosts.configuration))
+    yield predicting
+    predicting.stop()
 
 
 @pytest.fixture

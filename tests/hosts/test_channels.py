@@ -137,7 +137,7 @@ def test_why_a_call_failed_is_a_line(hosts, code, details, words):
 def post(hosts):
     """The `Post` of alice's host."""
     roster = hosts.configuration.roster()
-    post = Post("alice", roster)
+    post = Post("alice", roster, "a" * 32)
     post.ends |= {"alice": Worker("alice", roster), "alice-data": Owner("alice-data", roster)}
     post.out |= {name: channels.new_queue() for name in ("bob", "dealer", "server", "carol")}
     return post

@@ -24,17 +24,20 @@ import torch
 from smpc.arguments import Parser
 from smpc.hosts import serve
 from smpc.hosts.configuration import read
+from smpc.hosts.parts import Part
 from tests.hosts.namespaces import Namespaces, unavailable
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 PAGE = (REPOSITORY / "docs" / "deployment.md").read_text()
 SUBSTITUTIONS = {"--epochs 10": "--epochs 1"}  # everything else is as the page has it
-LINKS = "smpc", "train_encrypted.py", "data"  # of the repository, that commands need
+# of the repository, that commands need
+LINKS = "smpc", "train_encrypted.py", "predict_encrypted.py", "data"
 ADDRESSES = {
     "alice": "10.11.0.1",
     "bob": "10.11.0.2",
     "crypto-provider": "10.11.0.3",
     "server": "10.11.0.4",
+    "carol": "10.11.0.5",
 }
 SERVES = "python -m smpc.hosts serve "
 TO_START, TO_RUN = 60, 300  # seconds that a command may take at most
@@ -48,18 +51,19 @@ def blocks(language):
 
 
 class Hosts:
-    """The four hosts of the page.
+    """The hosts of the page.
 
     Args:
         folder: for a folder of each; `namespaces`: `Namespaces` with the hosts.
     Attributes:
         serving: name -> the `Run` of a party that serves.
         printed: (host, commands, what they printed), in order.
+        revealed: host -> lines that its party has printed between its first and its last.
     """
 
     def __init__(self, folder, namespaces):
         self.folder, self.namespaces = folder, namespaces
-        self.serving, self.printed = {}, []
+        self.serving, self.printed, self.revealed = {}, [], {}
         for name in ADDRESSES:
             (folder / name).mkdir()
             for link in LINKS:
@@ -69,6 +73,9 @@ class Hosts:
         """Run commands on hosts, at once, or start what serves there."""
         for there, here in SUBSTITUTIONS.items():
             commands = commands.replace(there, here)
+        if commands.startswith(SERVES):
+            for host in self.serving.keys() & set(names):
+                self.stop(host)
         for host, run in [(host, Run(self, host, commands)) for host in names]:
             if commands.startswith(SERVES):
                 self.serving[host] = run
@@ -91,12 +98,13 @@ class Hosts:
         for receiver in receivers.split():
             (self.folder / receiver / name).write_bytes(content)
 
-    def stop(self):
-        """End all parties as the page says, and see that they end in order."""
-        for host, run in self.serving.items():
-            run.process.send_signal(signal.SIGTERM)
-            assert run.process.wait(TO_START) == 0
-            assert run.out.read_text().splitlines()[1:] == [f"{host} has ended"]
+    def stop(self, host):
+        """End a party as the page says, and see that it ends in order."""
+        run = self.serving.pop(host)
+        run.process.send_signal(signal.SIGTERM)
+        assert run.process.wait(TO_START) == 0
+        _, *self.revealed[host], last = run.out.read_text().splitlines()
+        assert last == f"{host} has ended"
 
     def said(self, host, command):
         """What commands that begin like this printed on a host."""
@@ -149,7 +157,8 @@ def deployed(why_not, tmp_path_factory):
                     hosts.send(route)
             else:
                 hosts.run(names.split(), text)
-        hosts.stop()
+        for host in list(hosts.serving):
+            hosts.stop(host)
     return hosts
 
 
@@ -172,7 +181,7 @@ def test_it_ends_with_a_trained_model(deployed):
 def test_the_administrators_see_what_the_page_says(deployed):
     digests = set()
     for name in ("alice", "bob", "crypto-provider"):
-        shown = deployed.said(name, "python -m smpc.hosts show")
+        shown = deployed.said(name, "python -m smpc.hosts show plan.json")
         digests.add(shown.splitlines()[0])
         assert f"revealed in all: {11 + N_WEIGHTS:,} to the server" in shown
         assert "; checked\n" in shown
@@ -199,6 +208,23 @@ def test_keys_and_data_stay_where_they_are(deployed):
         assert (folder / name / "key.pem").stat().st_mode & 0o777 == 0o600
         parts = sorted(file.parent.name for file in folder.rglob("train-images-idx3-ubyte"))
         assert parts == (["mine"] if name in ("alice", "bob") else [])
+
+
+def test_the_client_alone_is_told_the_digits(deployed):
+    for name in ("alice", "bob", "crypto-provider", "carol"):
+        shown = deployed.said(name, "python -m smpc.hosts show predict.json")
+        assert "revealed in all: 640 to carol" in shown
+        assert shown.endswith("the same but for the nonce\n")
+    said = deployed.said("server", "python predict_encrypted.py model.pt").splitlines()
+    assert said[0] == "digits revealed to carol: 640" and len(said) == 3
+    lines = deployed.revealed.pop("carol")
+    assert all(re.fullmatch(r"revealed:( \d)+", line) for line in lines)
+    images = deployed.folder / "carol" / "images"
+    labels = Part(REPOSITORY / "data" / "MNIST" / "raw").labels["test"][:640]
+    digits = [int(digit) for line in lines for digit in line.split()[1:]]
+    assert len(digits) == 640 and sum(digits == labels) > 100
+    assert [file.name for file in images.iterdir()] == ["t10k-images-idx3-ubyte"]
+    assert deployed.revealed == {name: [] for name in ("alice", "bob", "crypto-provider")}
 
 
 def test_a_new_certificate_is_another(deployed):

@@ -663,11 +663,11 @@ def test_a_program_that_is_unpacked_without_end(hosts):
 
 def test_the_summary_tells_what_is_revealed_and_of_whose_batches(hosts):
     text = plans.summary(plan_for(hosts.configuration, to="bob-data"))
-    assert "revealed in all: 2 to the server, 1 to bob-data" in text
+    assert "revealed in all: 2 to the server, 1 to bob" in text
     lines = [line.split() for line in text.splitlines() if " reveals " in line]
     assert [(line[0], line[7], line[-1]) for line in lines] == [
         ("0", "alice-data:", "server"),
         ("1", "bob-data:", "server"),
-        ("2", "alice-data:", "bob-data"),
+        ("2", "alice-data:", "bob"),
     ]
     assert all("reveals 1 number(s) to" in " ".join(line) for line in lines)

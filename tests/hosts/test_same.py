@@ -5,7 +5,7 @@ import pytest
 
 from smpc.semi2k.run import Run
 from smpc.semi2k.worker import Worker
-from tests.hosts.conftest import STEPS, Training
+from tests.hosts.conftest import BATCH, ITEMS, STEPS, Prediction, Training
 
 KEYS = [bytes(range(i, i + 32)) for i in range(6)]  # of all ends; held in this test alone
 
@@ -30,17 +30,32 @@ def train(session):
     return [training.step(training.batch(owner)).item() for owner in STEPS]
 
 
-def test_what_is_opened_is_the_same(planned, opened, monkeypatch):
+def predict(session):
+    """Nothing: what is revealed, carol reads."""
+    prediction = Prediction(session)
+    for start in range(0, ITEMS, BATCH):
+        prediction.classify(*prediction.images(start))
+
+
+@pytest.mark.parametrize(
+    ("parties", "run", "n_rounds", "more_than"),
+    [("planned", train, len(STEPS), 1000), ("predicting", predict, 2 * 5, 50)],
+)
+def test_what_is_opened_is_the_same(
+    request, parties, run, n_rounds, more_than, opened, monkeypatch
+):
+    parties = request.getfixturevalue(parties)
     monkeypatch.setattr("smpc.semi2k.provider.new_key", iter(KEYS * 2).__next__)
-    losses = train(planned.in_memory())
-    in_memory = dict(opened)
+    revealed = run(parties.in_memory())
+    in_memory, read = dict(opened), parties.read["carol"].copy()
     opened.clear()
-    planned.serve()
-    with planned.connected() as session:
-        assert train(session) == losses
+    parties.serve()
+    with parties.connected() as session:
+        assert run(session) == revealed
+    assert parties.read["carol"] == read * 2
     assert sorted(opened) == sorted(in_memory) == [0, 1]
     for party, rounds in opened.items():
-        assert len(rounds) == len(in_memory[party]) == len(STEPS)
+        assert len(rounds) == len(in_memory[party]) == n_rounds
         for now, before in zip(rounds, in_memory[party], strict=True):
             assert all(map(np.array_equal, now, before))
-    assert sum(words.size for words, _ in opened[0]) > 1000
+    assert sum(words.size for words, _ in opened[0]) > more_than

@@ -14,7 +14,7 @@ from smpc.semi2k.owner import Owner
 from smpc.semi2k.program import name_of
 from smpc.semi2k.provider import Provider
 from smpc.semi2k.session import Session
-from smpc.semi2k.wire import unpack
+from smpc.semi2k.wire import Refused, pack, unpack
 from smpc.semi2k.worker import Worker
 from tests.conftest import reveal
 from tests.semi2k.conftest import (
@@ -167,6 +167,38 @@ def test_dealing_passes_by_the_orchestrator(session):
     assert not any(key in m for key in keys for _, _, m in messages if do(m) != "key")
     held = {type(value) for name, value in vars(session).items() if name != "network"}
     assert held.isdisjoint({Worker, Provider, Owner})
+
+
+def test_keys_are_for_workers_and_the_owners_that_take_part(session):
+    me, provider = session.roster.orchestrator, session.network.ends["crypto_provider"]
+    for owners in (("owners", "owners"), ("worker1",), ("me",), ("nobody",)):
+        with pytest.raises(Refused, match=r"^keys are for owners, each named once"):
+            provider.receive(me, pack("keys", owners=owners))
+    x = session.share(np.arange(3))  # under the keys there were
+    keyed = [receiver for receiver, _ in provider.receive(me, pack("keys", owners=()))]
+    assert keyed == list(session.roster.workers)
+    with pytest.raises(Refused, match=r"or has no key$"):
+        session.share(np.arange(3))
+    session._make_keys()
+    assert session.reveal(session.graph.times("mul", x, x)).tolist() == [0, 1, 4]
+
+
+def test_what_is_revealed_to_an_owner_is_read_before_the_run_counts(session):
+    read = []
+    session.network.ends["owners"].read = lambda values: read.append(values.tolist())
+    x = session.share(np.arange(3))
+
+    def lose(_, message, carry):
+        return [] if do(message[2]) == "read" else carry()
+
+    with (
+        recorded(session.network, lose),
+        pytest.raises(RuntimeError, match=r"^no answer came from owners$"),
+    ):
+        session.reveal_to(session.graph.times("mul", x, x), "owners")
+    assert read == [[0, 1, 4]]
+    session.reveal_to(session.graph.times("mul", x, x), "owners")
+    assert read == [[0, 1, 4]] * 2
 
 
 def opened_words(messages):
