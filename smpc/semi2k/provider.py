@@ -170,7 +170,9 @@ class Provider:
         if not expected:
             return []
         known = self._by_label()
-        if any(label not in known for label in expected.inputs):
+        if any(label not in known for label in expected.inputs) or self._may_be_shared_anew(
+            position, expected.inputs
+        ):
             return []
         inputs, masks = zip(*(known[label] for label in expected.inputs), strict=True)
         if expected.name not in self.programs:
@@ -180,6 +182,14 @@ class Provider:
             made, messages = self._deal(address, program, masks)
         self._ahead[address] = Dealt(position, expected.name, inputs, made)
         return messages
+
+    def _may_be_shared_anew(self, position, labels):
+        """Whether any of these is of an owner's batch that has served so shortly before `position`
+        that it may yet be forgotten, and shared again for it, under another mask."""
+        recent = range(max(0, self._position - AHEAD + 1), position)
+        served = {label for p in recent for label in self.consent.plan.expected(p).inputs}
+        owners = self.roster.owners
+        return any(label.split(" ")[0] in owners for label in served.intersection(labels))
 
     def _by_label(self):
         """label -> (number or label, mask) of all values that there are, and of those that will be

@@ -1,0 +1,58 @@
+"""The crypto provider deals for the plan's next positions before they are asked for."""
+
+import pytest
+
+from smpc.semi2k.network import Network
+from smpc.semi2k.provider import AHEAD
+from tests.hosts.conftest import STEPS, Parties, Training, plan_for
+
+
+@pytest.fixture
+def dealing(hosts, tmp_path, monkeypatch):
+    """dealing(steps) -> a session under a plan of these steps, and its provider, who deals ahead
+    whenever it has nothing else to do; all in memory."""
+    made = []
+
+    def dealing(steps):
+        made.append(Parties(hosts, tmp_path, plan_for(hosts.configuration, steps=steps)))
+        session = made[-1].in_memory()
+        provider = session.network.ends["dealer"]
+        native = Network.send
+
+        def send(network, sender, messages):
+            native(network, sender, messages)
+            while ahead := provider.ahead():
+                native(network, "dealer", ahead)
+
+        monkeypatch.setattr(Network, "send", send)
+        return session, provider
+
+    yield dealing
+    for parties in made:
+        parties.stop()
+
+
+def test_what_is_known_is_dealt_for_ahead(dealing):
+    """What has come and has not served yet; when it is asked for, nothing more is dealt."""
+    session, provider = dealing(STEPS)
+    training = Training(session)
+    batches = {owner: training.batch(owner) for owner in STEPS}
+    training.step(batches["alice"])
+    dealt = session.network.counters.copy().dealt
+    assert dealt > 0 and [ahead.position for ahead in provider._ahead.values()] == [1]
+    training.step(batches["bob"])
+    assert session.network.counters.dealt == dealt and not provider._ahead
+    training.step(batches["alice"])
+    assert session.network.counters.dealt > dealt
+
+
+@pytest.mark.parametrize("lag", range(AHEAD))
+def test_a_batch_that_is_shared_anew_soon(dealing, lag):
+    """In short epochs of items that are shared in each anew: it is not dealt for before it has
+    come, however long after its position the former one is forgotten."""
+    session, _ = dealing(("alice",) * 6)
+    training, kept = Training(session), []
+    for _ in range(6):
+        kept.append(training.batch("alice"))
+        del kept[: -1 - lag]
+        assert training.step(kept[-1]).shape == ()
