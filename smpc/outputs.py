@@ -26,7 +26,22 @@ def check(args):
         written += [("--transcript", path), ("--transcript", values_of(path))]
     if args.save_model:
         written.append(("--save-model", pathlib.Path(args.save_model)))
-    others = _kept_from(args)
+    check_places(written, _kept_from(args))
+    for option, path in reversed(written):  # the folder of results is made last
+        with named(f"{option} {path}"):
+            check_writable(path)
+    return prepare_folder(args.out)
+
+
+def check_places(written, kept):
+    """Check where files are to be written.
+
+    Args:
+        written: a list of (option, path); `kept`: of (what, path) that none may write over.
+    Raises:
+        FileError: one would be in the place of a link, a device, a folder or another.
+    """
+    others = [*kept]
     for option, path in written:
         with named(f"{option} {path}"):
             check_replaceable(path)
@@ -34,21 +49,26 @@ def check(args):
             if _clash(path, other):
                 raise FileError(f"{option} {path}: is in the place of {what} {other}")
         others.append((option, path))
-    for option, path in reversed(written):  # the folder of results is made last
-        with named(f"{option} {path}"):
-            check_writable(path)
-    return prepare_folder(args.out)
 
 
 def _kept_from(args):
-    """(what, path) of what a run must not write over: `data_dir`, `checkpoint`, `n_workers`."""
+    """(what, path) of what a run must not write over: `data_dir`, `checkpoint`, `n_workers`, and
+    what `kept_on_hosts` takes."""
     raw = pathlib.Path(args.data_dir) / "MNIST" / "raw"
     kept = [("the data", raw / f"{name}{end}") for name in mnist.SHA256 for end in ("", ".gz")]
     if args.checkpoint:
         folder = pathlib.Path(args.checkpoint)
         names = [*checkpoint.FILES, *(f"worker{i + 1}" for i in range(args.n_workers))]
         kept += [("the checkpoint's", folder / name) for name in names]
-    return kept
+    return kept + (kept_on_hosts(args) if args.parties else [])
+
+
+def kept_on_hosts(args):
+    """Likewise, of the server's: `parties`, `plan` (or None), and `home`, the folder with its
+    key."""
+    kept = [("the parties' file", pathlib.Path(args.parties))]
+    kept += [("the plan", pathlib.Path(args.plan))] if args.plan else []
+    return kept + [("the server's", file) for file in pathlib.Path(args.home).glob("*.pem")]
 
 
 def _clash(path, other):

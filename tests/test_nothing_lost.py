@@ -230,6 +230,8 @@ def check(tmp_path):
     """check(**arguments) -> what `outputs.check` says of them; nothing at all is changed by it."""
     always = {"save_model": None, "transcript": None, "checkpoint": None, "n_workers": 2}
     always |= {"out": tmp_path / "out", "data_dir": tmp_path / "data"}
+    hosts = tmp_path / "hosts"
+    always |= {"parties": hosts / "parties.toml", "plan": hosts / "plan.json", "home": hosts / "me"}
 
     def state():
         return {path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*")}
@@ -244,8 +246,9 @@ def check(tmp_path):
     raw = tmp_path / "data" / "MNIST" / "raw"
     raw.mkdir(parents=True)
     (raw / "t10k-labels-idx1-ubyte").write_text("data")
-    for name in ("out", "c", "folder"):
+    for name in ("out", "c", "folder", "hosts", "hosts/me"):
         (tmp_path / name).mkdir()
+    (tmp_path / "hosts" / "me" / "key.pem").write_text("a key")
     (tmp_path / "way").symlink_to(tmp_path / "out")
     (tmp_path / "link").symlink_to("target")
     (tmp_path / "target").write_text("mine")
@@ -281,6 +284,9 @@ def check(tmp_path):
         ("data/MNIST/raw/t10k-labels-idx1-ubyte", "is in the place of the data "),
         ("data/MNIST/raw/train-labels-idx1-ubyte.gz", "is in the place of the data "),
         ("data_too", "is in the place of the data "),
+        ("hosts/parties.toml", "is in the place of the parties' file "),
+        ("hosts/plan.json", "is in the place of the plan "),
+        ("hosts/me/key.pem", "is in the place of the server's "),
     ],
 )
 @pytest.mark.parametrize("option", ["save_model", "transcript"])
@@ -308,6 +314,7 @@ def test_folders_of_results_that_cannot_be_used(check, tmp_path):
 def test_outputs_that_can_be_written(tmp_path):
     """An earlier run's are replaced; everything may be in one folder."""
     arguments = {"data_dir": tmp_path, "out": tmp_path, "checkpoint": tmp_path, "n_workers": 2}
+    arguments |= {"parties": None}
     arguments |= {"save_model": tmp_path / "m.pt", "transcript": tmp_path / "run.jsonl"}
     for name in ("m.pt", "run.jsonl", "run.jsonl.npz", "run.json", "accuracy.png"):
         (tmp_path / name).write_text("old")
@@ -336,9 +343,9 @@ def test_outputs_that_cannot_be_written_at_the_end(tmp_path):
         _, errors = ended.communicate()
     assert ended.returncode == 2
     assert errors == (
-        f"train_encrypted.py: error: --transcript {gone}/run.jsonl: No such file or directory; "
-        f"--save-model {gone}/m.pt: No such file or directory; what could be saved of the results "
-        f"is in {out}/, and the weights stay in {checkpoint}/: save them with --resume\n"
+        f"train_encrypted.py: error: --save-model {gone}/m.pt: No such file or directory; "
+        f"--transcript {gone}/run.jsonl: No such file or directory; what could be saved of the "
+        f"results is in {out}/, and the weights stay in {checkpoint}/: save them with --resume\n"
     )
     record = json.loads((out / "run.json").read_text())
     assert (len(record["steps"]), len(record["tests"])) == (1, 1)

@@ -107,6 +107,16 @@ def test_killed_twenty_times(prepared, tmp_path):
     assert len(record["tests"]) == 12
 
 
+@pytest.mark.parametrize("file", ["parties.toml", "server/key.pem", "server/certificate.pem"])
+def test_a_plan_in_the_place_of_what_it_is_made_from(prepared, file):
+    """One line, and the file is there still."""
+    path = prepared.folder / file
+    before = path.read_bytes()
+    status, _, err = finished(started(prepared.script_command("--write-plan", path)))
+    assert status == 2 and err.count("\n") == 1 and "is in the place of the " in err, err
+    assert path.read_bytes() == before
+
+
 def test_more_items_than_the_owners_have(prepared, tmp_path):
     """One line, before any host is called, and no plan."""
     options = ("--write-plan", tmp_path / "plan.json", "--n-train-items", 641)
