@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import functools
 import os
 import pathlib
 import stat
@@ -79,10 +80,12 @@ def check_writable(path):
 
 
 @contextlib.contextmanager
-def whole(path):
+def whole(path, mode=0o666):
     """A binary file to write, under a temporary name; at the end it is synced and renamed to
     `path`, so that the file is never seen half-written.
 
+    Args:
+        mode: of the file, as far as the umask allows it.
     Raises:
         OSError: it cannot be written, or what stands at `path` is no file to be replaced; what
             stands there is untouched, no other file is left.
@@ -90,7 +93,7 @@ def whole(path):
     check_replaceable(path)
     temporary = _temporary(path)
     try:
-        with temporary.open("wb") as file:
+        with open(temporary, "wb", opener=functools.partial(os.open, mode=mode)) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -109,9 +112,9 @@ def _temporary(path):
     return path.with_name(f".{path.name}.{os.getpid()}")
 
 
-def write_whole(path, content):
+def write_whole(path, content, mode=0o666):
     """Write `content`, bytes, to `path` as `whole` does."""
-    with whole(path) as file:
+    with whole(path, mode) as file:
         file.write(content)
 
 

@@ -12,7 +12,6 @@ from collections import deque
 import numpy as np
 
 from smpc.audit.openings import TRUNCATIONS, follow, openings
-from smpc.audit.transcript import ORCHESTRATOR
 
 PRODUCTS = ("mul", "matmul")
 SEED_WORDS = 1 << 22  # of a seed's generator are searched: the first steps of a run draw fewer
@@ -70,7 +69,7 @@ def product_inputs(view):
         follower = follow(view)
         return [(None, x.delta + x.a) for x in follower.factors] if follower else []
     dealt, unmasked = {}, []
-    for entry, arrays in view.messages_with_arrays(sender=ORCHESTRATOR):
+    for entry, arrays in view.messages_with_arrays(sender=view.roster.orchestrator):
         name, op = entry.name, entry.fields[1] if len(entry.fields) > 1 else None
         if name == "feed_crypto_primitive_store" and op in PRODUCTS:
             if entry.receiver == "worker1":
@@ -132,7 +131,7 @@ def images_by_seed(view, drawn, n_items):
     def draws(start):
         return values[start : start + 2 * n : 2]
 
-    share = view.value(view.arrays("share")[0]).ravel().view(np.uint64)
+    share = first_share(view).ravel().view(np.uint64)
     for start in np.flatnonzero(_small(share[0] + values)):
         if start + 2 * n <= values.size and _small(share + draws(start)).all():
             return (share + draws(start)).reshape(n_items, 784)
@@ -141,6 +140,13 @@ def images_by_seed(view, drawn, n_items):
             mask = draws(position - 2 * (a.size + b.size))
             return (delta.ravel().view(np.uint64) + mask).reshape(n_items, 784)
     return (share + draws(2)).reshape(n_items, 784)  # where syft's own would be
+
+
+def first_share(view):
+    """What a worker was sent of the first value that was shared."""
+    if view.protocol == "semi2k":  # on hosts, what owners share may come in any order
+        return min((o for o in openings(view) if o.op == "input"), key=lambda o: o.number).value
+    return view.value(view.arrays("share")[0])
 
 
 def _small(words):

@@ -44,9 +44,19 @@ class Tests:
         self.count += probabilities.size
         self.results.append((name, float(probabilities.min())))
 
+    @property
+    def alarm_below(self):
+        """The probability below which luck does not explain it."""
+        return LEVEL / self.count
+
+    @property
+    def least(self):
+        """The least probability of all."""
+        return min(p for _, p in self.results)
+
     def alarms(self):
         """The (name, p) that luck does not explain."""
-        return [(name, p) for name, p in self.results if p < LEVEL / self.count]
+        return [(name, p) for name, p in self.results if p < self.alarm_below]
 
 
 def two_sided(hits, trials, chance=0.5):

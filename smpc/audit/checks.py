@@ -8,8 +8,10 @@ import numpy as np
 from smpc.audit import attacks, chance, resample
 from smpc.audit.openings import openings
 from smpc.audit.transcript import ORCHESTRATOR, PROVIDER, WORKERS, Transcript
+from smpc.semi2k import wire
 from smpc.semi2k.randomness import new_key
 
+N_PARAMETERS = 6  # of the script's network: they are the last that is shared, or made public
 RECOVERED = 0.99  # of a secret's items, or as correlation with it
 
 # What syft's own protocols are known to give away, and to whom: here the attacks must succeed, so
@@ -33,37 +35,53 @@ class Truth(NamedTuple):
     """What was shared, put together by whoever shared it; no attack is given it.
 
     Attributes:
-        images: uint64 (n, 784) and weights: uint64 (128, 784), in fixed precision.
+        images: uint64 (n, 784) of the first training batch, and weights: uint64 (128, 784), in
+            fixed precision; the weights are None where they are public.
         labels: int (n,).
         hidden: int64 (n * 128,), the first ReLU's inputs, in fixed precision, rounded.
     """
 
     images: np.ndarray
-    weights: np.ndarray
+    weights: np.ndarray | None
     labels: np.ndarray
     hidden: np.ndarray
 
 
 def truth_of(transcript):
-    """The `Truth` of a recorded run of train_encrypted.py with one training batch."""
-    n = transcript.arguments["n_train_items"]
-    images, targets, _, _, weights, bias, *_ = shared(transcript)
-    images, weights = images.reshape(n, 784), weights.reshape(128, 784)
+    """The `Truth` of a recorded run of train_encrypted.py."""
+    images, targets, *others = shared(transcript)
+    known = public(transcript)
+    weights, bias, *_ = (known or others)[-N_PARAMETERS:]
+    images, weights = images.reshape(-1, 784), weights.reshape(128, 784)
     unit = 10 ** transcript.arguments["precision_fractional"]
     products = images.view(np.int64).astype(float) @ weights.view(np.int64).T.astype(float)
     hidden = np.rint(products / unit + bias.view(np.int64)).astype(np.int64)
-    labels = targets.view(np.int64).reshape(n, 10).argmax(axis=1)
-    return Truth(images, weights, labels, hidden.ravel())
+    labels = targets.view(np.int64).reshape(-1, 10).argmax(axis=1)
+    return Truth(images, None if known else weights, labels, hidden.ravel())
 
 
 def shared(transcript):
-    """What the owners shared, in order: uint64 arrays (n,)."""
-    owners = transcript.owners()
-    halves = [owners.arrays("share", receiver=worker) for worker in WORKERS]
-    if transcript.protocol == "semi2k":  # every worker has the same, the value less its mask
-        halves[1] = owners.arrays("drawn", name="words")
-    halves = [[owners.value(e).ravel().view(np.uint64) for e in half] for half in halves]
+    """What the owners shared, in the order in which it was asked for: uint64 arrays (n,)."""
+    if transcript.protocol == "semi2k":
+        values = {}
+        for owner in set(transcript.roster.owners) & set(transcript.parties):
+            view = transcript.view(owner)  # which has told every worker the same
+            said = view.messages(name="input", receiver=transcript.roster.workers[0])
+            masks = view.arrays("drawn", name="words")
+            for (_, fields), mask in zip(said, masks, strict=True):
+                values[fields["id"]] = wire.words(fields["delta"]) + view.value(mask)
+        return [value for _, value in sorted(values.items())]
+    (owner,) = transcript.roster.owners
+    view = transcript.view(owner)
+    halves = [view.arrays("share", receiver=worker) for worker in transcript.roster.workers]
+    halves = [[view.value(e).ravel().view(np.uint64) for e in half] for half in halves]
     return [one + other for one, other in zip(*halves, strict=True)]
+
+
+def public(transcript):
+    """The values that everybody was told: uint64 arrays (n,)."""
+    view = transcript.view(transcript.roster.workers[0])
+    return [view.value(entry) for entry in view.arrays("public", name="values")]
 
 
 # ---- What the attacks recover --------------------------------------------------------------------
@@ -99,9 +117,10 @@ def attack(view, truth, drawn):
 
     drawn: what a generator with the run's seed draws, as `attacks.generator` gives it.
     """
-    if view.party == PROVIDER:
+    role = view.roster.role(view.party)
+    if role == wire.PROVIDER:
         return [_signs(view, truth)]
-    if view.party == ORCHESTRATOR:
+    if role == wire.ORCHESTRATOR:
         return _unmasked(view, truth)
     results = [_hidden_values(view, truth), _images_by_seed(view, truth, drawn)]
     return results + (_unmasked(view, truth) if view.protocol == "semi2k" else [])
@@ -126,16 +145,17 @@ def _images_by_seed(view, truth, drawn):
 def _unmasked(view, truth):
     inputs = attacks.product_inputs(view)
     name, n = "unmasked products", len(truth.labels)
+    is_secret = truth.weights is not None
     if not inputs:
-        secrets = "images", "labels", "weights"
-        sizes = truth.images.size, n, truth.weights.size
-        return [_nothing(name, *pair) for pair in zip(secrets, sizes, strict=True)]
+        sizes = {"images": truth.images.size, "labels": n}
+        sizes |= {"weights": truth.weights.size} if is_secret else {}
+        return [_nothing(name, *pair) for pair in sizes.items()]
     images, labels, weights = attacks.training_secrets(inputs, n)
     right = int((labels == truth.labels).sum())
     return [
         _compared(name, "images", images, truth.images),
         Result(name, "labels", labels, right / n, n, chance.two_sided(right, n, 0.1)),
-        _compared(name, "weights", weights, truth.weights),
+        *([_compared(name, "weights", weights, truth.weights)] if is_secret else ()),
     ]
 
 
@@ -179,10 +199,11 @@ def examine(transcript, tests):
     """Test all that was opened, sent to be opened, dealt and drawn: uniform, and never twice."""
     with np.errstate(over="ignore"):
         # (every worker has the same opened)
-        _examine_openings(openings(transcript.view(transcript.workers[0])), tests)
-        for worker in transcript.workers:
+        workers = transcript.roster.workers
+        _examine_openings(openings(transcript.view(workers[0])), tests)
+        for worker in workers:
             view = transcript.view(worker)
-            another = next(other for other in transcript.workers if other != worker)
+            another = transcript.roster.others(worker)[0]
             for kind, ends in (
                 ("masked", {"sender": worker, "receiver": another}),
                 ("dealt", {}),
@@ -196,9 +217,10 @@ def examine(transcript, tests):
                 if arrays:
                     words = np.concatenate(arrays)
                     tests.add(f"{worker}: {kind} twice", chance.any_two_near(words, within=0))
-        view = transcript.view(PROVIDER)
+        provider = transcript.roster.provider
+        view = transcript.view(provider)
         words = np.concatenate([view.value(entry) for entry in view.arrays("drawn")])
-        tests.add(f"{PROVIDER}: drawn twice", chance.any_two_near(words, within=0))
+        tests.add(f"{provider}: drawn twice", chance.any_two_near(words, within=0))
 
 
 def _examine_openings(opened, tests):
@@ -266,7 +288,7 @@ def resampled(folder, tests, repeats=2):
             views = [transcript.view(worker) for transcript in transcripts]
             _same_holdings(*views)
             _tell_apart(*views, tests)
-        views = [[*map(t.view, t.parties), t.owners()] for t in transcripts]
+        views = [[*map(t.view, t.parties)] for t in transcripts]
         for one, other in zip(*views, strict=True):
             name = f"{' and '.join(holding)} under another secret: numbers and names to {one.party}"
             same = _without_words(one) == _without_words(other)

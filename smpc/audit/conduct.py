@@ -8,22 +8,24 @@ import math
 import numpy as np
 
 from smpc.audit.openings import Dealer, follow
-from smpc.audit.transcript import ORCHESTRATOR, OWNERS, PROVIDER
 from smpc.semi2k.arithmetic import Masked
+from smpc.semi2k.wire import ORCHESTRATOR, OWNER, PROVIDER, WORKER
 
-# Of semi2k's arrays: who may send what to whom (what is public is a program); parties draw for
-# themselves, and a worker reads what it has kept.
+ANOTHER = "another worker"
+LAYERS = (784, 128), (128, 64), (64, 10)  # of the script's network
+# Of semi2k's arrays: which role may send what to which (what is public is a program, or weights
+# that nobody has trained); parties draw for themselves, and a worker reads what it has kept.
 MAY_SEND = {
-    (OWNERS, "worker"): {"share"},
-    (PROVIDER, OWNERS): {"dealt"},
-    (PROVIDER, "worker"): {"dealt"},
+    (OWNER, WORKER): {"share"},
+    (PROVIDER, OWNER): {"dealt"},
+    (PROVIDER, WORKER): {"dealt"},
     (ORCHESTRATOR, PROVIDER): {"public"},
-    (ORCHESTRATOR, "worker"): {"public"},
-    ("worker", "another worker"): {"masked"},
-    ("worker", ORCHESTRATOR): {"revealed"},
-    ("worker", "worker"): {"kept"},
+    (ORCHESTRATOR, WORKER): {"public"},
+    (WORKER, ANOTHER): {"masked"},
+    (WORKER, ORCHESTRATOR): {"revealed"},
+    (WORKER, WORKER): {"kept"},
 }
-MAY_DRAW = {"worker": {"words"}, PROVIDER: {"words"}, OWNERS: {"words", "random_"}}
+MAY_DRAW = {WORKER: {"words"}, PROVIDER: {"words"}, OWNER: {"words", "random_"}}
 
 
 def trespasses(transcript):
@@ -40,18 +42,28 @@ def trespasses(transcript):
 
 
 def _roles(transcript, entry):
-    sender, receiver = (
-        "worker" if party in transcript.workers else party
-        for party in (entry.sender, entry.receiver)
-    )
-    if sender == receiver == "worker" and entry.sender != entry.receiver:
-        receiver = "another worker"
+    sender, receiver = map(transcript.roster.role, (entry.sender, entry.receiver))
+    if sender == receiver == WORKER and entry.sender != entry.receiver:
+        receiver = ANOTHER
     return sender, receiver
+
+
+def promised(transcript):
+    """How many numbers a training of the script may reveal, by its arguments."""
+    arguments, roster = transcript.arguments, transcript.roster
+    batches = math.ceil(arguments["n_train_items"] / arguments["batch_size"])
+    asked = transcript.view(roster.orchestrator).messages(sender=roster.orchestrator, name="share")
+    if trained_on := {fields["ids"] for _, fields in asked if fields["which"] == "train"}:
+        batches = len(trained_on)  # on hosts, where each owner has batches of its own
+    losses = math.ceil(batches / arguments["log_interval"])
+    weights = sum((i + 1) * o for i, o in LAYERS) if arguments["save_model"] else 0
+    return arguments["epochs"] * (losses + 1) + weights
 
 
 def revealed_beyond(transcript, most):
     """Whether more than so many numbers were revealed: a line for the user, if so."""
-    shares = transcript.view(ORCHESTRATOR).arrays("revealed", sender=transcript.workers[0])
+    roster = transcript.roster
+    shares = transcript.view(roster.orchestrator).arrays("revealed", sender=roster.workers[0])
     revealed = sum(math.prod(entry.shape) for entry in shares)
     return [f"{revealed} numbers are revealed, not {most}"] if revealed > most else []
 
@@ -60,7 +72,7 @@ def revealed_too_early(transcript):
     """Where a worker revealed something while values were yet to be opened; and where it did in an
     attempt that was broken off."""
     revealed, broken_off, found = set(), set(), set()
-    for worker in transcript.workers:
+    for worker in transcript.roster.workers:
         for entry, fields in transcript.view(worker).messages(sender=worker):
             if entry.name not in ("open", "result", "anew"):
                 continue
@@ -80,7 +92,7 @@ def revealed_too_early(transcript):
 def wraps_used(transcript):
     """Where a run was carried through although a truncation's opening may have wrapped."""
     found = set()
-    for worker in transcript.workers:
+    for worker in transcript.roster.workers:
         for opening in follow(transcript.view(worker)).openings:
             if opening.op == "truncate" and opening.counts and opening.value.size:
                 _, d, zone, _ = opening.params
@@ -96,13 +108,13 @@ def misfits(transcript):
     That is, where the workers' shares of a stored value's mask are not those of what the provider
     takes for it; and where a truncation's quotient is not that of what was truncated.
     """
-    workers = [follow(transcript.view(worker)) for worker in transcript.workers]
-    dealer, found = Dealer(transcript.view(PROVIDER)), set()
+    workers = [follow(transcript.view(worker)) for worker in transcript.roster.workers]
+    dealer, found = Dealer(transcript.view(transcript.roster.provider)), set()
     with np.errstate(over="ignore"):
         for address, masks in dealer.held.items():
             for id, mask in masks.items():
-                held = [worker.held[address][id] for worker in workers]
-                if not isinstance(held[0], Masked) or held[0].a is None:
+                held = [worker.held[address].get(id) for worker in workers]  # or it is yet to come
+                if not all(isinstance(value, Masked) and value.a is not None for value in held):
                     continue
                 if (sum(value.a for value in held) != mask).any():
                     found.add(f"the masks of value {id} do not fit in {_named(address)}")

@@ -12,12 +12,11 @@ from unittest import mock
 
 import numpy as np
 
-from smpc.audit.transcript import ORCHESTRATOR, OWNERS, PROVIDER
 from smpc.semi2k import comparison, provider
 from smpc.semi2k.arithmetic import offset
 from smpc.semi2k.provider import Provider
 from smpc.semi2k.run import Run
-from smpc.semi2k.wire import Roster, pack
+from smpc.semi2k.wire import pack
 from smpc.semi2k.worker import Worker
 
 TRUNCATIONS = ("truncate", "truncate_exactly")
@@ -111,18 +110,24 @@ class Follower(Worker):
     """
 
     def __init__(self, view):
-        super().__init__(view.party, _roster(view))
+        super().__init__(view.party, view.roster)
         self.openings, self.factors, self.answers = [], [], []
         self.held, self.programs_of = {}, {}
         self._kept = iter([view.value(entry) for entry in view.arrays("kept")])
         self._carried_through = set()
-        self.RUN = functools.partial(_NotedRun, self)
+        self.RUN = self._begin
         for entry, fields in view.messages(receiver=view.party):
             self.answers += self.receive(entry.sender, pack(**fields))
         self.openings = [
             opening._replace(counts=opening.address in {None, *self._carried_through})
             for opening in self.openings
         ]
+
+    def _begin(self, party, program, *about):
+        """See `Worker.RUN`: called when all that the run starts from has come."""
+        self.held[self._latest] = dict(self.values)
+        self.programs_of[self._latest] = program
+        return _NotedRun(self, party, program, *about)
 
     def note(self, *opened):
         """Add an `Opening` of the run at hand."""
@@ -144,12 +149,6 @@ class Follower(Worker):
         if id in self.values:  # the last worker's has come whole
             delta, mask, _ = self.values[id]
             self.openings.append(Opening(None, id, "input", (), 0, delta, mask))
-
-    def _run(self, sender, run, attempt, program, **fields):
-        out = super()._run(sender, run=run, attempt=attempt, program=program, **fields)
-        self.held[run, attempt] = dict(self.values)
-        self.programs_of[run, attempt] = self.programs[program]
-        return out
 
     def _finish(self):
         self._carried_through.add(self._latest)
@@ -179,7 +178,7 @@ class Dealer(Provider):
     """
 
     def __init__(self, view):
-        super().__init__(view.party, _roster(view))
+        super().__init__(view.party, view.roster)
         self.answers, self.held, self.known = [], {}, {}
         sent = (fields for _, fields in view.messages(sender=view.party))
         with keys(fields["key"] for fields in sent if fields["do"] == "key"):
@@ -193,10 +192,6 @@ class Dealer(Provider):
         return known, corrections
 
 
-def _roster(view):
-    return Roster(ORCHESTRATOR, PROVIDER, view.workers, (OWNERS,))
-
-
 def keys(held):
     """A context in which a provider's keys, in the order of its roster, are these."""
     return mock.patch.object(provider, "new_key", iter(held).__next__)
@@ -205,7 +200,7 @@ def keys(held):
 @functools.lru_cache(maxsize=8)
 def follow(view):
     """The `Follower` of the worker whose view it is; None if it is no worker's."""
-    return Follower(view) if view.party in view.workers else None
+    return Follower(view) if view.party in view.roster.workers else None
 
 
 def openings(view):

@@ -71,7 +71,7 @@ def table(rows):
         kinds = [f"{kind} {_size(of['bytes'])}" for kind, of in received["arrays"].items()]
         best = [result for result in results if result.succeeded] or results
         cells = [
-            *(view.protocol, NAMES[view.party]),
+            *(view.protocol, NAMES.get(view.party, view.party)),
             f"{received['messages']:,} messages: {', '.join(kinds) or 'no value'}",
             _size(seen["drawn"]["bytes"]),
             "; ".join(dict.fromkeys(result.attack for result in best)),
@@ -105,8 +105,8 @@ def as_json(rows, failures, tests, simulated):
         "semi2k": {
             "level": LEVEL,
             "probabilities": tests.count,
-            "least": min(p for _, p in tests.results),
-            "alarm_below": LEVEL / tests.count,
+            "least": tests.least,
+            "alarm_below": tests.alarm_below,
             "simulated": [
                 {
                     "protocol": result.protocol,

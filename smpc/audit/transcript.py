@@ -4,13 +4,15 @@ Four doors lead to or from a party: `Network.carry` (semi2k's messages), `Virtua
 (syft's own), the sources of randomness, and the files in which a worker keeps its shares. While a
 `Recorder` runs, it stands in all of them, so that a protocol need not declare what it says, and
 cannot forget to. (A key from the operating system is seen where it is sent, and what it makes where
-it is drawn.)
+it is drawn.) On a host of its own a party passes the same doors, and its transcript holds no more
+than its own view; `merged` puts those of a session together.
 
-On disk: FILE, JSON Lines, and FILE.npz. The first line is the header; then one line an entry, in
-the order of events. An entry is a message, an array that came with one, or an array that was drawn:
+On disk: FILE, JSON Lines, and FILE.npz, for the user alone. The first line is the header; then one
+line an entry, in the order of events. An entry is a message, an array that came with one, or an
+array that was drawn:
 
     number    of the line          sender, receiver  ids of parties; equal: it drew or read
-    round     openings before it (under syft's own protocols, messages before it)
+    round     openings before it that were seen (under syft's own protocols, messages before it)
     kind      message; share (of what an owner shares; under semi2k that, under a mask), dealt,
               masked (a share of what is to be opened), opened, revealed (a share of it), public,
               value (no protocol gives it a meaning); drawn; kept (a worker's, read from its file)
@@ -29,6 +31,7 @@ import json
 import lzma
 import math
 import pathlib
+import sys
 import zipfile
 from typing import NamedTuple
 
@@ -45,17 +48,21 @@ from smpc.files import FileError, check_writable, named, regular, whole, write_w
 from smpc.semi2k import session, storage
 from smpc.semi2k.network import Network
 from smpc.semi2k.owner import Owner
+from smpc.semi2k.provider import Provider
 from smpc.semi2k.randomness import Stream
+from smpc.semi2k.wire import Roster
 
-FORMAT, VERSION = "encrypted-training transcript", 2
+FORMAT, VERSION = "encrypted-training transcript", 3
 # The owners of data and model: under semi2k they have an end of their own; under syft's protocols
 # it is they who say and draw what the script does until all is shared.
 (OWNERS,) = session.OWNERS
 WORKERS = ("worker1", "worker2")  # there may be more, under semi2k
 PROVIDER, ORCHESTRATOR = "crypto_provider", "me"
 PARTIES = (*WORKERS, PROVIDER, ORCHESTRATOR)
+SIMULATED = Roster(ORCHESTRATOR, PROVIDER, WORKERS, (OWNERS,))
 
 MOST = 1 << 36  # bytes of a file
+PRIVATE = 0o600  # its mode
 
 # What reading damaged values raises; RuntimeError: for a flag or a method that zipfile cannot do.
 DAMAGED = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, lzma.LZMAError)
@@ -98,39 +105,40 @@ class Recorder:
             with self._named():
                 check_writable(self.path)
                 check_writable(values_of(self.path))
-        self._acting = [OWNERS]  # who acts, and on whose request: the last is at work
-        self._parties = PARTIES
+        self._network, self._is_shared = None, False
+        self._acting = []  # whose ends act, each on the request of the one before it
         self._entries, self._values, self._sizes = [], {}, {}
+        self._openings = set()  # (run, attempt, round) of those that the first worker has begun
         self._undo = []
 
     def start(self):
         """Stand in every door."""
         if self.path is None:
             return
-        import syft  # here, since only who records needs it
-        import torch
-
         self._replace(Network, "carry", self._semi2k_door)
-        self._replace(Owner, "share", self._owner_door)
+        self._replace(Owner, "share", self._end_door)
+        self._replace(Provider, "ahead", self._end_door)
         self._replace(storage, "read", self._file_door)
-        self._replace(syft.VirtualWorker, "_send_msg", self._syft_door)
         self._replace(Stream, "words", self._draw)
-        # (where syft's hook has left torch's own functions)
-        self._replace(torch.Tensor, "native_random_", self._draw)
-        for module, names in (
-            (torch, ("native_randint", "native_randperm")),
-            (np.random, ("randint",)),
-        ):
-            for name in names:
-                self._replace(module, name, self._draw)
+        self._replace(np.random, "randint", self._draw)
+        if syft := sys.modules.get("syft"):  # which only the script has
+            import torch
+
+            self._replace(syft.VirtualWorker, "_send_msg", self._syft_door)
+            # (where syft's hook has left torch's own functions)
+            self._replace(torch.Tensor, "native_random_", self._draw)
+            for name in ("native_randint", "native_randperm"):
+                self._replace(torch, name, self._draw)
 
     def inputs_are_shared(self):
-        """From here on the script is the orchestrator, and no longer the owners of its data."""
-        self._acting = [ORCHESTRATOR]
+        """From here on the script is the orchestrator, and no longer the owner of what it has."""
+        self._is_shared = True
 
-    def save(self):
+    def save(self, cut_off=None):
         """Leave the doors and write the transcript, whole or not at all.
 
+        Args:
+            cut_off: why the session ended before it was over; None: it did not.
         Raises:
             TranscriptError: it cannot be written.
         """
@@ -138,20 +146,24 @@ class Recorder:
             return
         self.stop()
         lines = [json.dumps(_line(entry)) for entry in self._entries]
+        ends = (*PARTIES, OWNERS) if self._network is None else self._network.ends
         header = {
             "format": FORMAT,
             "version": VERSION,
             "protocol": self.arguments["protocol"],
-            "parties": self._parties,
+            "roster": self._roster._asdict(),
+            "parties": [*ends],
+            "session": self._network and self._network.session,
+            "cut_off": cut_off,
             "arguments": self.arguments,
         }
         digest = header["sha256"] = _digest(header, lines)
         arrays = {dtype: np.concatenate(arrays) for dtype, arrays in self._values.items()}
         with self._named():
-            with whole(values_of(self.path)) as file:
+            with whole(values_of(self.path), PRIVATE) as file:
                 np.savez(file, sha256=np.array(digest), **arrays)
             text = "\n".join([json.dumps(header), *lines, ""])
-            write_whole(self.path, text.encode())
+            write_whole(self.path, text.encode(), PRIVATE)
 
     def stop(self):
         """Leave the doors as they were."""
@@ -166,27 +178,42 @@ class Recorder:
         self._undo.append((owner, name, native))
         setattr(owner, name, functools.wraps(native)(door(native)))
 
+    @property
+    def _roster(self):
+        return SIMULATED if self._network is None else self._network.roster
+
+    def _script(self):
+        """Whom the script plays: the owner whose end is here, or the orchestrator."""
+        return self._roster.orchestrator if self._is_shared else self._roster.owners[-1]
+
+    def _actor(self):
+        """Who acts."""
+        return self._acting[-1] if self._acting else self._script()
+
     # ---- the doors
 
     def _semi2k_door(self, native):
         def carry(network, sender, receiver, message):
-            roster = network.roster
-            self._parties = (*roster.workers, roster.provider, roster.orchestrator)
-            round_, parts = network.counters.rounds, split_semi2k(message)
-            self._message(sender, receiver, round_, len(message), *parts)
+            self._network = network
+            round_, (name, fields, arrays) = len(self._openings), split_semi2k(message)
+            if name == "open" and sender == network.roster.workers[0]:
+                self._openings.add((fields["run"], fields["attempt"], fields["round"]))
+            self._message(sender, receiver, round_, len(message), name, fields, arrays)
             return self._acted(receiver, native, network, sender, receiver, message)
 
         return carry
 
-    def _owner_door(self, native):
-        def share(owner, id, values):
-            return self._acted(OWNERS, native, owner, id, values)
+    def _end_door(self, native):
+        """Of what an end does without a message that asks it to."""
 
-        return share
+        def act(end, *args):
+            return self._acted(end.id, native, end, *args)
+
+        return act
 
     def _file_door(self, native):
         def read(path):
-            fields, party = native(path), self._acting[-1]
+            fields, party = native(path), self._actor()
             if "shares" in fields:
                 shares = np.frombuffer(fields["shares"], dtype=np.uint64)
                 self._array(party, party, self._entries[-1].round, "kept", "shares", shares, None)
@@ -196,12 +223,12 @@ class Recorder:
 
     def _syft_door(self, native):
         def send(worker, message, location):
-            me = OWNERS if self._acting[0] == OWNERS else ORCHESTRATOR
+            me = self._script()
             ends = [me if id == ORCHESTRATOR else id for id in (worker.id, location.id)]
             round_ = len(self._entries)
             name, *parts = split_syft(message)
             kind = SYFT_ASKED.get(name, "value")
-            if self._acting[-1] == OWNERS and kind == "value":
+            if self._actor() == OWNERS and kind == "value":
                 kind = "share"
             self._message(*ends, round_, len(message), name, *parts, kind)
             reply = self._acted(location.id, native, worker, message, location)
@@ -218,7 +245,7 @@ class Recorder:
         def draw(*args, **kwargs):
             drawn = native(*args, **kwargs)
             array = np.asarray(drawn.native_numpy() if hasattr(drawn, "native_numpy") else drawn)
-            party = self._acting[-1]
+            party = self._actor()
             round_ = self._entries[-1][1] if self._entries else 0
             self._array(party, party, round_, "drawn", native.__name__, array, None)
             return drawn
@@ -265,7 +292,11 @@ class Transcript:
     """A recorded run, read from disk.
 
     Attributes:
+        path: where it was read.
         protocol: its name; `arguments`: of the run, a dict.
+        roster: the `wire.Roster` of all parties; `parties`: the ids of those whose views it holds.
+        session: its id, where the parties are on hosts of their own; else None.
+        cut_off: why it ended before it was over, or None.
         entries: a list of `Entry`.
     """
 
@@ -289,10 +320,12 @@ class Transcript:
         if digest != _digest(header, lines[:-1]):
             raise TranscriptError(f"{path} is damaged (wrong SHA-256): record it anew")
         self.protocol, self.arguments = header["protocol"], header["arguments"]
-        self.parties = header["parties"]
+        self.parties, self.cut_off = header["parties"], header["cut_off"]
+        self.session, roster = header["session"], header["roster"]
+        self.roster = Roster(**roster | {k: tuple(roster[k]) for k in ("workers", "owners")})
         entries = [Entry(**json.loads(line)) for line in lines[:-1]]
         self.entries = [entry._replace(shape=tuple(entry.shape)) for entry in entries]
-        self._path, self._values = path, self._read_values(values_of(path), digest)
+        self.path, self._values = path, self._read_values(values_of(path), digest)
 
     @staticmethod
     def _read_values(path, digest):
@@ -311,37 +344,25 @@ class Transcript:
         """The `View` of a party, by its id.
 
         Raises:
-            TranscriptError: there was no such party.
+            TranscriptError: it holds none of such a party.
         """
         if party not in self.parties:
             known = ", ".join(self.parties)
-            raise TranscriptError(f"{self._path}: no party {party} in it, but {known}")
-        return self._view(party)
-
-    def owners(self):
-        """What the owners of data and model said and drew: the truth that attacks are held to."""
-        return self._view(OWNERS)
-
-    @property
-    def workers(self):
-        """Their ids, worker1 first."""
-        return tuple(self.parties[:-2])
-
-    def _view(self, party):
+            raise TranscriptError(f"{self.path}: no party {party} in it, but {known}")
         own = [entry for entry in self.entries if party in (entry.sender, entry.receiver)]
-        return View(self.protocol, party, self.workers, own, self._values)
+        return View(self.protocol, party, self.roster, own, self._values)
 
 
 class View:
     """All that one party receives, sends and draws.
 
     Attributes:
-        protocol: of the run; `party`: its id; `workers`: those of the workers, worker1 first.
+        protocol: of the run; `party`: its id; `roster`: the `wire.Roster` of all.
         entries: a list of `Entry`, in order.
     """
 
-    def __init__(self, protocol, party, workers, entries, values):
-        self.protocol, self.party, self.workers, self.entries = protocol, party, workers, entries
+    def __init__(self, protocol, party, roster, entries, values):
+        self.protocol, self.party, self.roster, self.entries = protocol, party, roster, entries
         self._own = {entry.number for entry in entries}
         self._values = values
 

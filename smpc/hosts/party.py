@@ -7,6 +7,7 @@ party gives up what it held, and takes the next session with new keys.
 """
 
 import contextlib
+import os
 import queue
 import threading
 from concurrent import futures
@@ -14,11 +15,13 @@ from concurrent import futures
 import grpc
 
 from smpc import process
+from smpc.audit.transcript import Recorder, TranscriptError
 from smpc.hosts import PROGRAM, certificates, channels
 from smpc.hosts.channels import Post, frames, in_background
 from smpc.hosts.configuration import owner_of
 from smpc.hosts.journal import JournalError, printable
 from smpc.hosts.plans import Consent
+from smpc.semi2k import wire
 from smpc.semi2k.network import NetworkError
 from smpc.semi2k.owner import Owner
 from smpc.semi2k.provider import Provider
@@ -35,22 +38,24 @@ class Session:
 
     Args:
         id: of the session, which the server has drawn; `party`: a `Party`.
+        recorder: an `audit.transcript.Recorder` of this session.
     Attributes:
         post: the `Post` of its ends; `received`: bytes of frames.
     """
 
-    def __init__(self, id, party):
-        self.id, self.party = id, party
+    def __init__(self, id, party, recorder):
+        self.id, self.party, self._recorder = id, party, recorder
         self.to_server, self._inbox = channels.new_queue(), queue.SimpleQueue()
         self._over, self._lock, self.received = None, threading.Lock(), 0
+        self._cut_off = None  # why, if it was
         configuration = party.configuration
-        self.post = Post(party.name, configuration.roster())
+        self.post = Post(party.name, configuration.roster(), id)
         self.post.ends |= party.make_ends()
         self.post.out[configuration.server] = ToServer(self)
         for name, other in configuration.parties.items():
             if name not in (party.name, configuration.server):
                 self.post.out[name] = Speaking(self, other)
-        in_background(self._work)
+        self._working = in_background(self._work)
 
     def came(self, host, frame):
         """A frame from a host; from any thread."""
@@ -62,6 +67,7 @@ class Session:
             if self._over is not None:
                 return
             self._over = why
+            self._cut_off = why if is_error else None
         if is_error:
             told = printable(why, channels.MOST_TEXT)  # the server may have said it
             process.tell(f"{PROGRAM}: {self.party.name}: the session has ended: {told}")
@@ -74,9 +80,14 @@ class Session:
         """Why it is over, or None."""
         return self._over
 
+    def wait(self):
+        """Until nothing of it is done any more."""
+        self._working.join()
+
     def _work(self):
         """Take what comes, one after the other, until the session is over."""
         try:
+            self._recorder.start()
             while self._over is None:
                 while self._inbox.empty() and self._guarded(self.party.name, self._deal_ahead):
                     pass
@@ -86,7 +97,16 @@ class Session:
         finally:
             for out in self.post.out.values():
                 out.put(None)
+            self._save()
             self.party.session_is_over(self)
+
+    def _save(self):
+        """Save what was recorded, if anything was to be."""
+        try:
+            self._recorder.save(self._cut_off)
+        except TranscriptError as error:
+            self.party.note("error", reason=str(error))
+            process.tell(f"{PROGRAM}: error: {error}")
 
     def _deal_ahead(self):
         """Of the crypto provider: deal what comes next in the plan; whether there was anything."""
@@ -187,15 +207,16 @@ class Party:
         plan: a `plans.Plan`; None: it runs anything.
         journal: a `journal.Journal`.
         read: called with what is revealed to it, int64 (n,).
+        transcripts: the folder for a transcript of each session, a pathlib.Path, or None.
     Raises:
         CertificateError: it has no key, or one that is not its own.
     """
 
-    def __init__(self, name, configuration, home, part, plan, journal, read):
+    def __init__(self, name, configuration, home, part, plan, journal, read, transcripts=None):
         self.name, self.configuration, self._home = name, configuration, home
         self.key, self.certificate = certificates.load(home, configuration.parties[name])
         self._part, self._plan, self._journal, self._read = part, plan, journal, read
-        self._session, self._lock = None, threading.Lock()
+        self._transcripts, self._session, self._lock = transcripts, None, threading.Lock()
 
     @property
     def plan_digest(self):
@@ -263,11 +284,12 @@ class Party:
         return server
 
     def stop(self, why):
-        """End the session there is."""
+        """End the session there is, and wait until it is over."""
         with self._lock:
             session = self._session
         if session is not None:
             session.end(why)
+            session.wait()
 
     def _caller(self, context):
         """Who calls; refuses a stranger, and another version."""
@@ -300,9 +322,11 @@ class Party:
             self._refuse(context, who, f"{who} is not the server, and opens no session")
         if about.get("plan") != (mine := self.plan_digest):
             self._refuse(context, who, f"{self.name} serves under another plan ({mine[:16]})")
+        if not wire.text(id := about.get("session", "")):
+            self._refuse(context, who, "the number of a session is of letters, digits and hyphens")
         try:
-            session = self._begin(about.get("session", ""), who)
-        except JournalError as error:
+            session = self._begin(id, who)
+        except (JournalError, TranscriptError) as error:
             self._refuse(context, who, str(error), grpc.StatusCode.FAILED_PRECONDITION)
         if session is None:
             code = grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -316,15 +340,24 @@ class Party:
 
         Raises:
             JournalError: it can't be noted, or what was done in earlier ones can't be read.
+            TranscriptError: it can't be recorded, as it is to be.
         """
         parties = {name: party.fingerprint for name, party in self.configuration.parties.items()}
         plan = self._plan and self.plan_digest
         with self._lock:
             if self._session is not None:
                 return None
+            recorder = self._recorder(id)
             self._journal.note("session", id=id, plan=plan, server=server, parties=parties)
-            self._session = Session(id, self)
+            self._session = Session(id, self, recorder)
             return self._session
+
+    def _recorder(self, id):
+        """A recorder of the session of that number, which leaves an earlier one's file alone."""
+        path = self._transcripts and self._transcripts / f"{id}-{self.name}.jsonl"
+        if path and os.path.lexists(path):
+            raise TranscriptError(f"--transcript {path}: is there already")
+        return Recorder(path, {"protocol": "semi2k"})
 
     def _hear_server(self, session, requests):
         """Take the server's frames, until it ends the session in order, or is gone."""
@@ -350,7 +383,7 @@ class Party:
                 session.came(who, frame)
         except Exception:  # grpc raises nothing more exact when a call breaks off
             where = f"{who} at {self.configuration.parties[who].address}"
-            session.end(f"{where} is gone: start it, and go on with --resume")
+            session.end(f"{where} is gone: start it, and {channels.GO_ON}")
         return b""
 
     def session_is_over(self, session):

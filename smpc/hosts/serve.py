@@ -5,8 +5,9 @@ import threading
 
 from smpc import process
 from smpc.arguments import path
-from smpc.hosts import PROGRAM, configuration, journal, plans
-from smpc.hosts.configuration import ConfigurationError
+from smpc.files import named, prepare_folder
+from smpc.hosts import PROGRAM, channels, configuration, journal, plans
+from smpc.hosts.configuration import ConfigurationError, owner_of
 from smpc.hosts.parts import Part
 from smpc.hosts.party import Party
 
@@ -20,6 +21,7 @@ def arguments(parser):
     add("--plan", type=path, metavar="FILE", help="what it agrees to run, and reveal")
     add("--any-program", action="store_true", help="run whatever the server asks for")
     add("--home", type=path, metavar="DIR", help="its folder, by default beside --parties")
+    add("--transcript", type=path, metavar="DIR", help="record what it sees of each session there")
 
 
 def main(args):
@@ -34,7 +36,7 @@ def main(args):
     with process.to_stdout():
         print(f"serving {args.name} at {address}")
     told.wait()
-    party.stop(f"{args.name} is being stopped: start it, and go on with --resume")
+    party.stop(f"{args.name} is being stopped: start it, and {channels.GO_ON}")
     server.stop(grace=2).wait()
     with process.to_stdout():
         print(f"{args.name} has ended")
@@ -60,16 +62,19 @@ def make(args):
         plan.check_weights()
     part = args.data and Part(args.data)
     given = (part.n_train, part.n_test) if part else (0, 0)
-    wanted = me.train_items, me.test_items
+    asked = plan is None or owner_of(args.name) in plan.owners
+    wanted = (me.train_items, me.test_items) if asked else (0, 0)
     if any(n < m for n, m in zip(given, wanted, strict=True)):
         counts = "{} training and {} test items"
         raise ConfigurationError(
             f"{args.parties} has {args.name} give {counts.format(*wanted)}, and --data has "
             f"{counts.format(*given)}"
         )
+    with named(f"--transcript {args.transcript}"):
+        transcripts = args.transcript and prepare_folder(args.transcript)
     home = pathlib.Path(args.home or pathlib.Path(args.parties).parent / args.name)
     kept = journal.Journal(home / journal.NAME)
-    return Party(args.name, parties, home, part, plan, kept, show), me.address
+    return Party(args.name, parties, home, part, plan, kept, show, transcripts), me.address
 
 
 def show(values):

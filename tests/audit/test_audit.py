@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from smpc import compat
+from smpc.audit import PROGRAM, attacks, chance, checks, conduct, ideal, report, simulator
 from smpc.audit import __main__ as command
-from smpc.audit import attacks, chance, checks, conduct, ideal, report, simulator
 
 STOCK = ("snn", "fss") if compat.fss_is_available() else ("snn",)
 
@@ -154,6 +154,21 @@ def test_the_command(audited, monkeypatch, tmp_path, capsys):
         command.main(["--out", str(tmp_path)])
     assert ended.value.code == 1
     assert capsys.readouterr().err == "FAILED semi2k: opened twice\n"
+
+
+def test_a_recorded_run_is_audited(audited, capsys, fails):
+    """As it is in the audit: the same attacks recover as much, and nothing is found."""
+    recorded = audited[-1] / "semi2k.jsonl"
+    with pytest.raises(SystemExit) as ended:
+        command.main([str(recorded)])
+    printed = capsys.readouterr()
+    assert (ended.value.code, printed.err) == (0, "")
+    rows = [row for row in audited[0] if row[0].protocol == "semi2k"]
+    assert len(rows) == 4
+    assert printed.out.startswith(report.table(rows) + "\n")
+    assert conduct.promised(checks.Transcript(recorded)) == 2
+    line = fails(PROGRAM, lambda: command.main([str(audited[-1] / "snn.jsonl")]))
+    assert line.endswith("snn.jsonl is of snn, and the rules are those of semi2k\n")
 
 
 # ---- chance

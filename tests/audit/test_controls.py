@@ -215,9 +215,9 @@ def test_shares_that_are_not_masked(monkeypatch, examined):
     """A data owner who sends every worker its values as they are."""
     native = Owner.share
 
-    def share(self, id, values):
+    def share(self, id, values, label):
         with mock.patch.object(self._stream, "words", lambda address, n: np.zeros(n, np.uint64)):
-            return native(self, id, values)
+            return native(self, id, values, label)
 
     monkeypatch.setattr(Owner, "share", share)
     found = examined()
@@ -302,7 +302,7 @@ def test_openings_are_told_apart(recorded):
     """What the controls rest on: each opening is found with the instruction that asked for it, and
     with the view's share of its mask."""
     transcript = recorded(n_workers=3)
-    views = [openings(transcript.view(name)) for name in transcript.workers]
+    views = [openings(transcript.view(name)) for name in transcript.roster.workers]
     compared = [o for o in views[0] if o.bits and o.address[0] == 1]
     assert [(o.step, o.value.shape) for o in compared] == [
         (0, (7, 11, 8)),

@@ -726,7 +726,7 @@ def test_ten_thousand_random_and_mutated_messages(request, monkeypatch, which):
         (["--protocol", "snn"], "--protocol snn sends pickles, which hosts run: use semi2k"),
         (["--protocol", "fss"], "--protocol fss sends pickles, which hosts run: use semi2k"),
         (["--plain-twin"], "--plain-twin: the data is at its owners, and not here"),
-        (["--transcript", "t.jsonl"], "--transcript: on hosts each party records its own"),
+        (["--transcript", "t", "--write-plan", "p"], "--write-plan: nothing is said that could be"),
         (["--n-workers", "3"], "--n-workers: on hosts they are those of the parties file"),
     ],
 )
