@@ -10,6 +10,7 @@ import sys
 from smpc.files import FileError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_dropped = {}  # streams that could not be written to -> why
 
 
 def prepare():
@@ -87,13 +88,17 @@ def to_stdout():
     """For what prints; at the end all of it has been written.
 
     Raises:
-        FileError: it cannot be written: the disk is full, or nobody reads on.
+        FileError: it cannot be written: the disk is full, or nobody reads on; or it could not
+            before, since when what is printed goes nowhere.
     """
     try:
+        if sys.stdout in _dropped:
+            raise OSError(None, _dropped[sys.stdout])
         yield
         sys.stdout.flush()
     except OSError as error:
         _drop(sys.stdout)
+        _dropped[sys.stdout] = error.strerror
         raise FileError(f"stdout: {error.strerror}") from None
 
 

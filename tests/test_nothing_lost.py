@@ -222,6 +222,23 @@ def test_full_streams(program, number):
         assert subprocess.run(script, stdout=full, stderr=full).returncode == number
 
 
+def test_what_could_not_be_printed_is_not_forgotten():
+    """Since the first failure nothing is printed any more: each line that is not says so."""
+    lines = (
+        "from smpc import process",
+        "for _ in range(2):",
+        "    try:",
+        "        with process.to_stdout():",
+        "            print('a digit')",
+        "    except process.FileError as error:",
+        "        process.tell(error)",
+    )
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        script = [sys.executable, "-c", "\n".join(lines)]
+        ended = subprocess.run(script, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert ended.stderr == f"stdout: {os.strerror(28)}\n" * 2
+
+
 # ---- what is written
 
 
