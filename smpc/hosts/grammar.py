@@ -92,9 +92,18 @@ _FIELDS = {
 }
 
 
+_SEED = {"seed": lambda x: type(x) is int and 0 <= x < 2**63}
+_KINDS = _SEED | {
+    "lr": _each(_number),
+    "activation": _of("[a-z]{1,20}"),
+    "exact_truncation": lambda x: type(x) is bool,
+    "save_model": lambda x: type(x) is bool,
+}
+
+
 def _arguments(*names):
-    kinds = {"lr": _each(_number), "activation": _of("[a-z]{1,20}")}  # the others are numbers
-    return _table({name: kinds.get(name, _number) for name in names})
+    """Of those that have no kind of their own each is a count."""
+    return _table({name: _KINDS.get(name, lambda x: _whole(x) and x > 0) for name in names})
 
 
 # By the script that it is for; "weights": public ones, from which a training starts.
@@ -102,8 +111,8 @@ _FIELDS_OF = {
     TRAINING: {
         "arguments": _arguments(*ARGUMENTS[TRAINING], "save_model"),
         "weights": _table(
-            {
-                "seed": lambda x: _number(x) and type(x) is int and x >= 0,
+            _SEED
+            | {
                 "digits": _whole,
                 "drawn": lambda x: _whole(x) and x <= MOST_VALUES,
                 "linear": _each(_layer),

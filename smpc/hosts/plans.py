@@ -19,6 +19,7 @@ import collections
 import hashlib
 import json
 import math
+import re
 import zlib
 from typing import NamedTuple
 
@@ -31,6 +32,9 @@ from smpc.hosts.grammar import ARGUMENTS, PREDICTION, TRAINING
 from smpc.semi2k.program import Program, name_of
 from smpc.semi2k.wire import Refused
 from smpc.semi2k.worker import label_of
+
+# The label of what may be in a checkpoint: of an output, or of a public value.
+MADE = re.compile(r"\d+\.\d+|public [0-9a-f]{64}")
 
 
 class PlanError(ConfigurationError):
@@ -64,7 +68,7 @@ class Plan:
         digest: SHA-256 of the content, hex: two plans with the same are the same.
         programs: name -> what `program.Program` reads.
         restore: (name, kept) of the program that masks the weights of a checkpoint anew, or None.
-        owners: ids of the owners whose batches it is on, a set.
+        batches: `OWNER WHICH START:STOP` of each that it is on, a set; `owners`: their ids.
     Raises:
         PlanError: it is no plan, or a program is not what its name says.
     """
@@ -86,9 +90,8 @@ class Plan:
         except (KeyError, ValueError, IndexError, zlib.error) as error:
             raise PlanError(f"it is no plan, or damaged: {error}") from error
         self.digest = hashlib.sha256(_canonical(content)).hexdigest()
-        self.owners = {
-            batch.split()[0] for _, *batches in content["positions"] for batch in batches
-        }
+        self.batches = {batch for _, *batches in content["positions"] for batch in batches}
+        self.owners = {batch.split()[0] for batch in self.batches}
 
     def __len__(self):
         return len(self.content["positions"])
@@ -310,6 +313,14 @@ class Consent:
         """Note that an attempt is broken off, to be made anew."""
         run, attempt = order.address
         self._journal.note("made anew", run=run, attempt=attempt)
+
+    def check_save(self, labels):
+        """Raise Refused unless what has these labels may be in a checkpoint: under a plan, what
+        its positions make, and nobody's data."""
+        if self.plan is None:
+            return
+        if self.plan.restore is None or not all(map(MADE.fullmatch, map(str, labels))):
+            raise Refused("the plan has no such checkpoint")
 
     def save(self, step, keep):
         """Note that a checkpoint is made: what came before the one that is kept beside it is not

@@ -176,6 +176,9 @@ class Worker:
         self._check_folder()
         count(self.values, self.unsettled, counts)
         self._check_ids(ids)
+        labels = [self.labels.get(id) for id in ids]
+        if self.consent is not None:
+            self.consent.check_save(labels)
         shares = [self.share(id) for id in ids]
         self.folder.mkdir(parents=True, exist_ok=True)
         for file in self.folder.glob("*.shares*"):  # also what a broken-off write has left
@@ -184,7 +187,7 @@ class Worker:
         fields = {"worker": self.id, "about": {"run": run_id, "step": step}}
         fields |= {"shapes": [share.shape for share in shares], "shares": bytes(raw(shares))}
         if self.consent is not None:
-            fields["labels"] = [self.labels.get(id) for id in ids]
+            fields["labels"] = labels
             self.consent.save(step, keep)
         storage.write(self.folder / f"{step}.shares", fields)
         return [(sender, pack("done", step=step))]

@@ -24,6 +24,7 @@ from tests.hosts.conftest import (
     altered,
     initial,
     losses_in_the_clear,
+    owners_share_anything,
     plan_for,
 )
 
@@ -64,11 +65,13 @@ def other_batch(session):
 
 
 def other_items(session):
+    owners_share_anything(session)
     training = Training(session)
     training.step(training.batch("alice", 1, 1 + BATCH))
 
 
 def fewer_items(session):
+    owners_share_anything(session)
     training = Training(session)
     training.step(training.batch("alice", 0, BATCH - 1))
 
@@ -247,6 +250,17 @@ def test_no_checkpoint_is_loaded_that_was_not_made_under_the_plan(hosts, planned
     planned.plan = other
     with pytest.raises(Refused, match=r"^no checkpoint of step 1 was made under this plan$"):
         Training(planned.in_memory(1), 1)
+
+
+def test_nobodys_data_is_saved_in_a_checkpoint(planned):
+    session = planned.in_memory()
+    training = Training(session)
+    training.save(1)
+    images, labels = training.batch("alice")
+    for node in (images, labels):
+        with pytest.raises(Refused, match=r"^the plan has no such checkpoint$"):
+            session.save([training.weights, node], "run", 2, 1)
+    assert {file.name for file in planned.folder.rglob("*.shares")} == {"1.shares"}
 
 
 def test_weights_of_a_checkpoint_are_masked_anew_by_the_plans_program_alone(planned):
@@ -599,6 +613,18 @@ def test_each_field_of_a_plan_is_checked(hosts):
                 assert len(shown.splitlines()) <= len(plans.summary(hosts.plan).splitlines()) + 3
                 assert plan.digest != hosts.plan.digest or plan.content == hosts.plan.content
     assert refused > plans_made > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((name, bad) for name in ("n_train_items", "batch_size") for bad in (0, -1, 1.5, True)),
+        *(("exact_truncation", 1), ("save_model", None), ("seed", -1), ("epochs", 10**30)),
+    ],
+)
+def test_arguments_that_no_script_can_have(hosts, name, value):
+    with pytest.raises(PlanError, match="its arguments is malformed"):
+        Plan(changed(hosts.plan.content, ("arguments", name), value))
 
 
 JSON = st.recursive(
