@@ -13,6 +13,7 @@ import torch
 
 from smpc import outputs, process
 from smpc.arguments import HELD_ITEMS
+from smpc.files import check_writable, named
 from smpc.hosts import certificates, channels, configuration, plans
 from smpc.hosts.calls import Calls
 from smpc.hosts.configuration import ConfigurationError, host_of, owner_of
@@ -50,8 +51,10 @@ class Hosts:
         self.digest = self.plan.digest if self.plan else channels.ANY
         self.parties = self.network = None
         if args.write_plan:
-            written = [("--write-plan", pathlib.Path(args.write_plan))]
-            outputs.check_places(written, outputs.kept_on_hosts(args))
+            path = pathlib.Path(args.write_plan)
+            outputs.check_places([("--write-plan", path)], outputs.kept_on_hosts(args))
+            with named(f"--write-plan {path}"):
+                check_writable(path)
         else:
             self._identity = certificates.load(self.home, me)
 
@@ -84,7 +87,8 @@ class Hosts:
         """Write the plan of all that was asked for; see `planning.plan_of`."""
         plan = plan_of(self.network, self.configuration, script, arguments, weights)
         plan.check_weights()
-        plan.save(pathlib.Path(self.args.write_plan))
+        with named(f"--write-plan {self.args.write_plan}"):
+            plan.save(pathlib.Path(self.args.write_plan))
         with process.to_stdout():
             print(f"written: {self.args.write_plan}; python -m smpc.hosts show tells what is in it")
 

@@ -107,6 +107,15 @@ def test_killed_twenty_times(prepared, tmp_path):
     assert len(record["tests"]) == 12
 
 
+@pytest.mark.parametrize("path", ["none/plan.json", "parties.toml/plan.json"])
+def test_a_plan_that_cannot_be_written(prepared, path):
+    """One line, before anything is computed."""
+    path = prepared.folder / path
+    status, _, err = finished(started(prepared.script_command("--write-plan", path)))
+    assert status == 2 and err.count("\n") == 1, err
+    assert err.startswith(f"train_encrypted.py: error: --write-plan {path}: "), err
+
+
 @pytest.mark.parametrize("file", ["parties.toml", "server/key.pem", "server/certificate.pem"])
 def test_a_plan_in_the_place_of_what_it_is_made_from(prepared, file):
     """One line, and the file is there still."""
