@@ -45,12 +45,12 @@ from smpc.audit.messages import (
     split_syft,
 )
 from smpc.files import FileError, check_writable, named, regular, whole, write_whole
-from smpc.semi2k import session, storage
+from smpc.semi2k import session, storage, wire
 from smpc.semi2k.network import Network
 from smpc.semi2k.owner import Owner
 from smpc.semi2k.provider import Provider
 from smpc.semi2k.randomness import Stream
-from smpc.semi2k.wire import Roster
+from smpc.semi2k.wire import Refused, Roster
 
 FORMAT, VERSION = "encrypted-training transcript", 3
 # The owners of data and model: under semi2k they have an end of their own; under syft's protocols
@@ -65,7 +65,10 @@ MOST = 1 << 36  # bytes of a file
 PRIVATE = 0o600  # its mode
 
 # What reading damaged values raises; RuntimeError: for a flag or a method that zipfile cannot do.
-DAMAGED = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, lzma.LZMAError)
+DAMAGED = (
+    *(OSError, ValueError, TypeError, EOFError, RuntimeError),
+    *(zipfile.BadZipFile, lzma.LZMAError),
+)
 
 
 class TranscriptError(FileError):
@@ -111,10 +114,11 @@ class Recorder:
         self._openings = set()  # (run, attempt, round) of those that the first worker has begun
         self._undo = []
 
-    def start(self):
-        """Stand in every door."""
+    def start(self, network=None):
+        """Stand in every door; `network`: that of a host, where perhaps nothing will be said."""
         if self.path is None:
             return
+        self._network = network
         self._replace(Network, "carry", self._semi2k_door)
         self._replace(Owner, "share", self._end_door)
         self._replace(Provider, "ahead", self._end_door)
@@ -195,6 +199,11 @@ class Recorder:
     def _semi2k_door(self, native):
         def carry(network, sender, receiver, message):
             self._network = network
+            roles = map(network.roster.role, (sender, receiver))
+            try:
+                wire.read(message, *roles)
+            except Refused:  # as whoever receives it says
+                return native(network, sender, receiver, message)
             round_, (name, fields, arrays) = len(self._openings), split_semi2k(message)
             if name == "open" and sender == network.roster.workers[0]:
                 self._openings.add((fields["run"], fields["attempt"], fields["round"]))

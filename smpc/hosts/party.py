@@ -16,6 +16,7 @@ import grpc
 
 from smpc import process
 from smpc.audit.transcript import Recorder, TranscriptError
+from smpc.files import FileError
 from smpc.hosts import PROGRAM, certificates, channels
 from smpc.hosts.channels import Post, frames, in_background
 from smpc.hosts.configuration import owner_of
@@ -25,11 +26,11 @@ from smpc.semi2k import wire
 from smpc.semi2k.network import NetworkError
 from smpc.semi2k.owner import Owner
 from smpc.semi2k.provider import Provider
-from smpc.semi2k.storage import CheckpointError
 from smpc.semi2k.wire import Refused
 from smpc.semi2k.worker import Worker
 
 MOST_CALLS = 32  # at a time
+TO_END = 20  # seconds for a session to be over in, when the party is stopped
 GONE = "the server is gone"
 
 
@@ -81,13 +82,13 @@ class Session:
         return self._over
 
     def wait(self):
-        """Until nothing of it is done any more."""
-        self._working.join()
+        """Until nothing of it is done any more, or it takes too long."""
+        self._working.join(TO_END)
 
     def _work(self):
         """Take what comes, one after the other, until the session is over."""
         try:
-            self._recorder.start()
+            self._recorder.start(self.post)
             while self._over is None:
                 while self._inbox.empty() and self._guarded(self.party.name, self._deal_ahead):
                     pass
@@ -97,16 +98,19 @@ class Session:
         finally:
             for out in self.post.out.values():
                 out.put(None)
-            self._save()
-            self.party.session_is_over(self)
+            try:
+                self._save()
+            finally:
+                self.party.session_is_over(self)
 
     def _save(self):
         """Save what was recorded, if anything was to be."""
         try:
             self._recorder.save(self._cut_off)
-        except TranscriptError as error:
-            self.party.note("error", reason=str(error))
-            process.tell(f"{PROGRAM}: error: {error}")
+        except (TranscriptError, MemoryError) as error:
+            why = str(error) or "--transcript: it does not fit into memory"
+            self.party.note("error", reason=why)
+            process.tell(f"{PROGRAM}: error: {why}")
 
     def _deal_ahead(self):
         """Of the crypto provider: deal what comes next in the plan; whether there was anything."""
@@ -138,7 +142,7 @@ class Session:
         except (Refused, ValueError) as error:
             self.party.note("refused", sender=host, reason=str(error))
             self._say_error(error)
-        except (CheckpointError, JournalError, OSError) as error:
+        except (FileError, OSError) as error:
             self.party.note("error", reason=str(error))
             self._say_error(error)
         except Exception as error:  # whatever it is, the server is told, and the party goes on
@@ -243,7 +247,7 @@ class Party:
         for end in ends.values():
             end.consent = Consent(self._plan, self._journal)
         if (owner := owner_of(name)) in roster.owners:
-            ends[owner] = Owner(owner, roster, self._part and Noted(self._part, self))
+            ends[owner] = Owner(owner, roster, self._part and Given(self._part, self, self._plan))
             ends[owner].read = self._read
         return ends
 
@@ -394,18 +398,22 @@ class Party:
         self.note("ended", reason=session.over, sent=sent, received=session.received)
 
 
-class Noted:
-    """A part whose batches are noted in a journal.
+class Given:
+    """A part of which no batch is shared but those of the plan, each noted in a journal.
 
     Args:
         part: a `parts.Part`; `party`: the `Party` whose it is.
+        plan: a `plans.Plan`; None: all may be shared.
     """
 
-    def __init__(self, part, party):
-        self._part, self._party = part, party
+    def __init__(self, part, party, plan):
+        self._part, self._party, self._plan = part, party, plan
 
     def batch(self, which, start, stop, digits):
-        """As `Part.batch`."""
+        """As `Part.batch`; also raises ValueError if the plan is not on it."""
+        owner = owner_of(self._party.name)
+        if self._plan and f"{owner} {which} {start}:{stop}" not in self._plan.batches:
+            raise ValueError(f"the plan is not on these {which} items")
         batch = self._part.batch(which, start, stop, digits)
         about = {"names": list(batch), "to": self._party.configuration.workers}
         self._party.note("shared", which=which, start=start, stop=stop, **about)

@@ -9,7 +9,7 @@ from smpc.files import named, prepare_folder
 from smpc.hosts import PROGRAM, channels, configuration, journal, plans
 from smpc.hosts.configuration import ConfigurationError, owner_of
 from smpc.hosts.parts import Part
-from smpc.hosts.party import Party
+from smpc.hosts.party import TO_END, Party
 
 
 def arguments(parser):
@@ -36,6 +36,7 @@ def main(args):
     with process.to_stdout():
         print(f"serving {args.name} at {address}")
     told.wait()
+    server.stop(grace=TO_END)  # from here on no session begins
     party.stop(f"{args.name} is being stopped: start it, and {channels.GO_ON}")
     server.stop(grace=2).wait()
     with process.to_stdout():

@@ -15,7 +15,16 @@ from smpc.hosts.plans import Plan, PlanError
 from smpc.model import save_model
 from smpc.semi2k.network import NetworkError
 from smpc.semi2k.wire import Refused
-from tests.hosts.conftest import BATCH, DIGITS, ITEMS, LAYER, TIME_LIMIT, Prediction, initial
+from tests.hosts.conftest import (
+    BATCH,
+    DIGITS,
+    ITEMS,
+    LAYER,
+    TIME_LIMIT,
+    Prediction,
+    initial,
+    owners_share_anything,
+)
 from tests.hosts.test_hosts import finished, started
 
 SCRIPT = "predict_encrypted.py"
@@ -242,11 +251,13 @@ def an_image_to_the_client(session):
 
 
 def other_images(session):
+    owners_share_anything(session)
     prediction = Prediction(session)
     prediction.classify(*prediction.images(start=1))
 
 
 def images_with_labels(session):
+    owners_share_anything(session)
     prediction = Prediction(session)
     images, _ = prediction.images(which="test")
     prediction.classify(images)
@@ -293,6 +304,24 @@ def test_each_worker_refuses_by_itself(predicting, who):
         session.network.ends[name].consent = None
     with pytest.raises(Refused, match=r"^the plan has something else at position 0$"):
         to_the_server(session)
+
+
+@pytest.mark.parametrize(("start", "which"), [(1, PREDICT), (0, "test"), (BATCH, "test")])
+def test_the_client_shares_the_plans_images_alone(predicting, start, which):
+    prediction = Prediction(predicting.in_memory())
+    with pytest.raises(Refused, match=f"the plan is not on these {which} items$"):
+        prediction.images(start, which)
+    assert predicting.entries("carol", "shared") == []
+    goes_through(predicting)
+
+
+def test_no_image_is_saved_in_a_checkpoint(predicting):
+    session = predicting.in_memory()
+    (images,) = Prediction(session).images()
+    with pytest.raises(Refused, match=r"^the plan has no such checkpoint$"):
+        session.save([images], "run", 1, None)
+    assert not [*predicting.folder.rglob("*.shares")]
+    goes_through(predicting)
 
 
 def test_a_session_under_another_plan_is_refused(hosts, predicting):

@@ -554,7 +554,6 @@ def step_on(owner, start=0):
     ("run", "changes"),
     [
         (step_on("bob"), {}),
-        (step_on("alice", 1), {}),
         (step_on("alice"), {"position": 1}),
         (step_on("alice"), {"position": 99}),
         (step_on("alice"), {"to": "bob-data"}),
@@ -579,12 +578,20 @@ def test_weights_that_are_not_the_seeds_are_refused(served):
     run_refused(served, r": the plan has something else at position 0$", run)
 
 
-def test_items_that_an_owner_has_not(served):
-    why = r"^alice: alice-data cannot share items 5 to 8: no train items 5 to 8: there are 6$"
-    with pytest.raises(NetworkError, match=why), served.connected() as session:
-        training = Training(session)
-        training.step(training.batch("alice", 5, 8))
-    served.check()
+@pytest.mark.parametrize(
+    ("parties", "start", "why"),
+    [
+        ("served", 1, "the plan is not on these train items"),
+        ("any_program", 5, "no train items 5 to 8: there are 6"),
+    ],
+)
+def test_items_that_an_owner_does_not_share(request, parties, start, why):
+    parties = request.getfixturevalue(parties)
+    line = f"^alice: alice-data cannot share items {start} to {start + BATCH}: {why}$"
+    with pytest.raises(NetworkError, match=line), parties.connected() as session:
+        step_on("alice", start)(Training(session))
+    assert parties.entries("alice", "shared") == []
+    parties.check()
 
 
 def test_a_journal_that_cannot_be_written(served, capfd):

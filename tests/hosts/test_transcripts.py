@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 
+import msgpack
 import numpy as np
 import pytest
 from cryptography import x509
@@ -17,14 +18,15 @@ from smpc.audit import chance, checks, conduct
 from smpc.audit.merged import Merged
 from smpc.audit.openings import Follower, openings
 from smpc.audit.transcript import Recorder, Transcript, TranscriptError, values_of
-from smpc.hosts import PROGRAM, certificates
+from smpc.hosts import PROGRAM, certificates, channels
 from smpc.hosts.__main__ import main
 from smpc.hosts.loopback import ONE_THREAD, PROVIDER, REPOSITORY, SERVER, Loopback
 from smpc.semi2k import storage
 from smpc.semi2k.network import KINDS, NetworkError
-from smpc.semi2k.wire import unpack, words
+from smpc.semi2k.wire import pack, unpack, words
 from tests.hosts import broken
 from tests.hosts.conftest import SERVING, STEPS, TIME_LIMIT, Training
+from tests.hosts.test_refused import Line
 
 ITEMS = ("--n-train-items", 64, "--n-test-items", 64, "--epochs", 1)
 
@@ -338,7 +340,7 @@ def test_transcripts_that_do_not_go_together(trained, refuses, tmp_path):
 
 
 @pytest.fixture
-def recorded(planned, tmp_path):
+def recorded(parties, planned, tmp_path):
     """`Parties` that serve from this process, of which carol, who has nothing to say, records; and
     the folder."""
     planned.running["carol"]._transcripts = folder = tmp_path / "recorded"
@@ -390,6 +392,35 @@ def test_a_session_whose_number_could_be_a_path_is_refused(recorded, monkeypatch
     with pytest.raises(NetworkError, match="the number of a session is of letters"):
         parties.call_all()
     monkeypatch.undo()
+    parties.check()
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        msgpack.packb({"do": "share", "x": msgpack.ExtType(5, b"a")}),
+        msgpack.packb({"do": "revealed", "zz": b"1"}),
+        msgpack.packb({"ids": 1}),
+        msgpack.packb([1]),
+        b"\xc1",
+    ],
+)
+def test_what_is_refused_is_refused_likewise_and_not_recorded(recorded, message):
+    parties, folder = recorded
+    with Line(parties, "carol") as line:
+        key = channels.message_frame("dealer", "carol-data", pack("key", key=bytes(32)))
+        line.say("dealer", key)
+        line.say("server", channels.message_frame("server", "carol-data", message))
+        assert line.error().startswith("carol: ")
+    assert len(parties.entries("carol", "refused")) == 1
+    (path,) = folder.glob("*.jsonl")
+    transcript = Transcript(path)
+    assert {entry.name for entry in transcript.entries} == {"key"}
+    path.unlink()
+    values_of(path).unlink()
+    with Line(parties, "carol"):
+        pass  # a session in which nothing is said
+    assert Transcript(path).parties == ["carol-data"]
     parties.check()
 
 
