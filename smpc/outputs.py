@@ -26,20 +26,17 @@ def check(args):
         written += [("--transcript", path), ("--transcript", values_of(path))]
     if args.save_model:
         written.append(("--save-model", pathlib.Path(args.save_model)))
-    check_places(written, _kept_from(args))
-    for option, path in reversed(written):  # the folder of results is made last
-        with named(f"{option} {path}"):
-            check_writable(path)
+    check_files(written, _kept_from(args))
     return prepare_folder(args.out)
 
 
-def check_places(written, kept):
-    """Check where files are to be written.
+def check_files(written, kept):
+    """Check files that will be written.
 
     Args:
         written: a list of (option, path); `kept`: of (what, path) that none may write over.
     Raises:
-        FileError: one would be in the place of a link, a device, a folder or another.
+        FileError: one cannot be, or would be in the place of a link, a device, a folder or another.
     """
     others = [*kept]
     for option, path in written:
@@ -49,6 +46,9 @@ def check_places(written, kept):
             if _clash(path, other):
                 raise FileError(f"{option} {path}: is in the place of {what} {other}")
         others.append((option, path))
+    for option, path in reversed(written):  # the folder of results is made last
+        with named(f"{option} {path}"):
+            check_writable(path)
 
 
 def _kept_from(args):

@@ -91,9 +91,9 @@ def to_stdout():
         FileError: it cannot be written: the disk is full, or nobody reads on; or it could not
             before, since when what is printed goes nowhere.
     """
+    if sys.stdout in _dropped:
+        raise FileError(f"stdout: {_dropped[sys.stdout]}")
     try:
-        if sys.stdout in _dropped:
-            raise OSError(None, _dropped[sys.stdout])
         yield
         sys.stdout.flush()
     except OSError as error:

@@ -24,7 +24,7 @@ from smpc.hosts.journal import JournalError, printable
 from smpc.hosts.plans import Consent
 from smpc.semi2k import wire
 from smpc.semi2k.network import NetworkError
-from smpc.semi2k.owner import Owner
+from smpc.semi2k.owner import Owner, batch_of
 from smpc.semi2k.provider import Provider
 from smpc.semi2k.wire import Refused
 from smpc.semi2k.worker import Worker
@@ -411,8 +411,8 @@ class Given:
 
     def batch(self, which, start, stop, digits):
         """As `Part.batch`; also raises ValueError if the plan is not on it."""
-        owner = owner_of(self._party.name)
-        if self._plan and f"{owner} {which} {start}:{stop}" not in self._plan.batches:
+        asked = batch_of(owner_of(self._party.name), which, start, stop)
+        if self._plan and asked not in self._plan.batches:
             raise ValueError(f"the plan is not on these {which} items")
         batch = self._part.batch(which, start, stop, digits)
         about = {"names": list(batch), "to": self._party.configuration.workers}

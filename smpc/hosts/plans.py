@@ -68,7 +68,7 @@ class Plan:
         digest: SHA-256 of the content, hex: two plans with the same are the same.
         programs: name -> what `program.Program` reads.
         restore: (name, kept) of the program that masks the weights of a checkpoint anew, or None.
-        batches: `OWNER WHICH START:STOP` of each that it is on, a set; `owners`: their ids.
+        batches: what `owner.batch_of` calls each that it is on, a set; `owners`: their ids.
     Raises:
         PlanError: it is no plan, or a program is not what its name says.
     """

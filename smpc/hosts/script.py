@@ -13,7 +13,7 @@ import torch
 
 from smpc import outputs, process
 from smpc.arguments import HELD_ITEMS
-from smpc.files import check_writable, named
+from smpc.files import named
 from smpc.hosts import certificates, channels, configuration, plans
 from smpc.hosts.calls import Calls
 from smpc.hosts.configuration import ConfigurationError, host_of, owner_of
@@ -51,10 +51,8 @@ class Hosts:
         self.digest = self.plan.digest if self.plan else channels.ANY
         self.parties = self.network = None
         if args.write_plan:
-            path = pathlib.Path(args.write_plan)
-            outputs.check_places([("--write-plan", path)], outputs.kept_on_hosts(args))
-            with named(f"--write-plan {path}"):
-                check_writable(path)
+            written = [("--write-plan", pathlib.Path(args.write_plan))]
+            outputs.check_files(written, outputs.kept_on_hosts(args))
         else:
             self._identity = certificates.load(self.home, me)
 

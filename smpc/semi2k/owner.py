@@ -14,9 +14,14 @@ from smpc.semi2k.randomness import Stream
 from smpc.semi2k.wire import Refused, pack, raw, words
 
 
+def batch_of(owner, which, start, stop):
+    """What some of an owner's items are called in a plan."""
+    return f"{owner} {which} {start}:{stop}"
+
+
 def batch_label(owner, which, start, stop, name, digits):
     """What a value of an owner's items is called in a plan."""
-    return f"{owner} {which} {start}:{stop} {name}, {digits} digits"
+    return f"{batch_of(owner, which, start, stop)} {name}, {digits} digits"
 
 
 def check_label(owner, label):
