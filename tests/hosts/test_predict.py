@@ -26,24 +26,13 @@ from tests.hosts.conftest import (
     owners_share_anything,
 )
 from tests.hosts.test_hosts import finished, started
+from train_encrypted import ACTIVATIONS, Net
 
 SCRIPT = "predict_encrypted.py"
 N_IMAGES = 96
 
 
 # ---- Processes, over TLS -------------------------------------------------------------------------
-
-
-class Plain(torch.nn.Module):
-    """The scripts' network, in the clear."""
-
-    def __init__(self):
-        super().__init__()
-        self.fc1, self.fc2 = torch.nn.Linear(784, 128), torch.nn.Linear(128, 64)
-        self.fc3 = torch.nn.Linear(64, 10)
-
-    def forward(self, x):
-        return self.fc3(self.fc2(self.fc1(x).relu()).relu())
 
 
 def learnt():
@@ -53,7 +42,7 @@ def learnt():
     images, wanted = images.view(-1, 784) / 10**DIGITS, wanted / 10**DIGITS
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
-        model = Plain()
+        model = Net(ACTIVATIONS["relu"])
     optimizer = torch.optim.SGD(model.parameters(), lr=0.02)
     for _ in range(200):
         optimizer.zero_grad()
