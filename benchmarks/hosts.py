@@ -1,8 +1,7 @@
 """A training step with each party on a host of its own: semi2k and SPU, near and far.
 
-    make bench-hosts                            # half an hour; prints one table
+    make bench-hosts                            # twenty minutes; prints one table
     python -m benchmarks.hosts --without-spu    # ten minutes
-    python -m benchmarks.hosts --network-a      # eleven minutes: the papers' network alone
 
 semi2k in one process; as four processes that speak gRPC over mutual TLS; the same with a relay
 between them that delays and limits as a LAN and as a WAN do (`benchmarks/relay.py`); and SPU's
@@ -244,24 +243,19 @@ def relays():
     return "\n".join(lines)
 
 
-def main(networks=tuple(NETWORKS), peers_too=True):
-    """Train these networks by every system everywhere and print the table."""
+def main(peers_too=True):
+    """Run every system everywhere and print the table."""
     rows = [peers.machine(), "", peers.line(COLUMNS), peers.line(["---"] * len(COLUMNS))]
     notes = NOTES.format(loss=peers.LOSS_TOLERANCE, relays=relays())
     with tempfile.TemporaryDirectory() as folder:
-        for network in networks:
+        for network in NETWORKS:
             results, losses = run(network, pathlib.Path(folder), peers_too)
             rows += [row(network, *where, results, losses) for where in results]
     print("\n".join([*rows, notes.rstrip()]))
 
 
 if __name__ == "__main__":
-    match sys.argv[1:]:
-        case []:
-            main()
-        case ["--without-spu"]:
-            main(peers_too=False)
-        case ["--network-a"]:
-            main(networks=["network A"])
-        case arguments:
-            run_server(*arguments)
+    if sys.argv[1:] in ([], ["--without-spu"]):
+        main(peers_too=not sys.argv[1:])
+    else:
+        run_server(*sys.argv[1:])
