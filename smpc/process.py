@@ -26,7 +26,6 @@ def prepare():
     if sys.stdout is None:
         fail("stdout is closed", pathlib.Path(sys.argv[0]).name)
     on_signals(_end_importing)
-    os.register_at_fork(after_in_child=_leave_signals_to_the_parent)
 
 
 def _end_importing(number, _):
@@ -36,9 +35,14 @@ def _end_importing(number, _):
     os._exit(128 + number)
 
 
+@functools.cache  # once a process
+def _keep_out_of_children():
+    os.register_at_fork(after_in_child=_leave_signals_to_the_parent)
+
+
 def _leave_signals_to_the_parent():
     """In a process that syft has forked: a terminal's signals reach it, too, but its parent ends
-    it, by SIGTERM."""
+    it, by SIGTERM, which a handler of the program's would not let it."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)
 
@@ -49,6 +53,7 @@ def on_signals(handler):
     Returns:
         the handlers that there were, a dict.
     """
+    _keep_out_of_children()
     heeded = [n for n in SIGNALS if (n, signal.getsignal(n)) != (signal.SIGHUP, signal.SIG_IGN)]
     return {number: signal.signal(number, handler) for number in heeded}
 

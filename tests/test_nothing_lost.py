@@ -120,6 +120,21 @@ def test_signals_between_importing_and_training(capsys, number):
     assert capsys.readouterr() == ("", "interrupted: no results yet\n")
 
 
+def test_forked_children_leave_signals_to_their_parent():
+    """Whoever has set the handlers: a pool of syft's ends its processes by SIGTERM."""
+    ask = f"[signal.getsignal(n) for n in {[int(number) for number in process.SIGNALS]}]"
+    forked = f"""
+import os, signal
+from smpc import process
+process.on_signals(lambda *_: None)
+if not (child := os.fork()):
+    os._exit({ask} != [signal.SIG_IGN, signal.SIG_DFL, signal.SIG_IGN])
+assert os.waitpid(child, 0)[1] == 0
+"""
+    assert process.SIGNALS == (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    subprocess.run([sys.executable, "-c", forked], check=True)
+
+
 def test_a_hangup_that_nohup_ignores_stays_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
