@@ -3,8 +3,8 @@
 Under the hypothesis that is tested, that the protocol hides its secrets, what a party sees is
 uniform and independent of the truth. Each function gives the probability of what it found, or an
 upper bound of it, under that hypothesis. `Tests` collects them: an audit raises an alarm if any is
-below LEVEL divided by their number (Bonferroni). With the simulators' tests, which have a LEVEL of
-their own, that is at most once in a million audits for nothing.
+below LEVEL divided by the most that there may be (Bonferroni). With the simulators' tests, which
+have a LEVEL of their own, that is at most once in a million audits for nothing.
 
 In a run that counts, what a truncation opens is uniform on [2^zone, 2^64), not on all of the ring.
 `uniform` conditions on that; the probability of differences is bounded for it. Where bits are
@@ -18,9 +18,11 @@ bits, and let the few large values speak for all.
 import numpy as np
 from scipy.stats import binom
 
+from smpc.audit import Finding
 from smpc.semi2k.compiler import ZONE
 
 LEVEL = 1e-6 / 2
+MOST_TESTS = 4_000_000  # of an audit: each has its part of the level, whenever it is made
 NEAR = 2**26  # two opened values nearer than this differ by what was hidden, not by their masks
 AT_ONCE = 2**6  # what is near for any two of all values, of which there are many more pairs
 MOST_LIKELY = 1 / (2**64 - 2**ZONE)  # of any one word that was opened
@@ -32,8 +34,10 @@ class Tests:
 
     Attributes:
         results: a list of (name, p): what was tested, and the least probability found in it.
-        count: of all probabilities, by which `alarms` divides LEVEL.
+        count: of all probabilities, at most MOST_TESTS.
     """
+
+    alarm_below = LEVEL / MOST_TESTS  # below it luck does not explain a probability
 
     def __init__(self):
         self.results, self.count = [], 0
@@ -43,11 +47,8 @@ class Tests:
         probabilities = np.atleast_1d(probabilities)
         self.count += probabilities.size
         self.results.append((name, float(probabilities.min())))
-
-    @property
-    def alarm_below(self):
-        """The probability below which luck does not explain it."""
-        return LEVEL / self.count
+        if self.count > MOST_TESTS:
+            raise RuntimeError("an audit makes no more tests than it has a level for")
 
     @property
     def least(self):
@@ -57,6 +58,11 @@ class Tests:
     def alarms(self):
         """The (name, p) that luck does not explain."""
         return [(name, p) for name, p in self.results if p < self.alarm_below]
+
+    def findings(self):
+        """The same, as `Finding`s: a name begins with that of a check."""
+        alarms = ((*name.split(": ", 1), p) for name, p in self.alarms())
+        return [Finding(check, f"{text}: p = {p:.1e}") for check, text, p in alarms]
 
 
 def two_sided(hits, trials, chance=0.5):

@@ -6,6 +6,9 @@ It reads raw bytes as they pass a door, and makes no object of a party's.
 import msgpack
 import numpy as np
 
+from smpc.semi2k import wire
+from smpc.semi2k.wire import Refused
+
 # The meaning of each array in a message of semi2k's, by its verb and its field.
 MEANINGS = {
     ("key", "key"): "dealt",
@@ -31,6 +34,22 @@ SYFT_ANSWERED = {
     "syft.frameworks.torch.mpc.fss.mask_builder": "masked",
     "ObjectRequestMessage": "revealed",
 }
+
+
+def may_be_said(message, sender, receiver):
+    """Whether a message of semi2k's may be said by one of these roles to the other."""
+    try:
+        wire.read(message, sender, receiver)
+    except Refused:
+        return False
+    return True
+
+
+def as_array(drawn):
+    """Bytes, a tensor of torch's, or what numpy takes -> an array."""
+    if isinstance(drawn, bytes):
+        return np.frombuffer(drawn, np.uint8)
+    return np.asarray(drawn.native_numpy() if hasattr(drawn, "native_numpy") else drawn)
 
 
 def split_semi2k(message):

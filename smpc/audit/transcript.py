@@ -1,28 +1,31 @@
 """What every party of a run receives, sends and draws: recorded on the way, read back from disk.
 
 Four doors lead to or from a party: `Network.carry` (semi2k's messages), `VirtualWorker._send_msg`
-(syft's own), the sources of randomness, and the files in which a worker keeps its shares. While a
-`Recorder` runs, it stands in all of them, so that a protocol need not declare what it says, and
-cannot forget to. (A key from the operating system is seen where it is sent, and what it makes where
-it is drawn.) On a host of its own a party passes the same doors, and its transcript holds no more
-than its own view; `merged` puts those of a session together.
+(syft's own), the sources of randomness, the operating system's among them, and the files in which a
+worker keeps its shares. While a `Recorder` runs, it stands in all of them, so that a protocol need
+not declare what it says, and cannot forget to. (What the operating system gives is noted while an
+end acts: all else that asks for it, such as a temporary file's name, is no party.) On a host of its
+own a party passes the same doors, and its transcript holds no more than its own view; `merged` puts
+those of a session together.
 
 On disk: FILE, JSON Lines, and FILE.npz, for the user alone. The first line is the header; then one
 line an entry, in the order of events. An entry is a message, an array that came with one, or an
-array that was drawn:
+array that was drawn, or is of a file:
 
-    number    of the line          sender, receiver  ids of parties; equal: it drew or read
+    number    of the line          sender, receiver  ids of parties; equal: it drew, read or wrote
     round     openings before it that were seen (under syft's own protocols, messages before it)
     kind      message; share (of what an owner shares; under semi2k that, under a mask), dealt,
               masked (a share of what is to be opened), opened, revealed (a share of it), public,
-              value (no protocol gives it a meaning); drawn; kept (a worker's, read from its file)
-    name      of the message, the field or the source of randomness
+              value (no protocol gives it a meaning); drawn; kept (a worker's shares, read from its
+              file); written (a file as it is on the disk, byte by byte)
+    name      of the message, the field, the source of randomness or the file that was written
     bytes     of the message on the wire, or of the array
     dtype, shape, start    of an array: FILE.npz holds one flat array for each dtype, with this one
                            from element `start` on
     message   the number of the message that an array came with
     fields    of a message: what is not an array, with {"array": i} in the place of its i-th, and
-              {"name": hex} in that of a program's name
+              {"name": hex} in that of a program's name; of words from a stream {"address": [run,
+              attempt]}; of what is kept {"file": its name, "sha256": hex, of the whole file}
 """
 
 import functools
@@ -30,6 +33,7 @@ import hashlib
 import json
 import lzma
 import math
+import os
 import pathlib
 import sys
 import zipfile
@@ -40,7 +44,9 @@ import numpy as np
 from smpc.audit.messages import (
     SYFT_ANSWERED,
     SYFT_ASKED,
+    as_array,
     join_semi2k,
+    may_be_said,
     split_semi2k,
     split_syft,
 )
@@ -50,9 +56,9 @@ from smpc.semi2k.network import Network
 from smpc.semi2k.owner import Owner
 from smpc.semi2k.provider import Provider
 from smpc.semi2k.randomness import Stream
-from smpc.semi2k.wire import Refused, Roster
+from smpc.semi2k.wire import Roster
 
-FORMAT, VERSION = "encrypted-training transcript", 3
+FORMAT, VERSION = "encrypted-training transcript", 4
 # The owners of data and model: under semi2k they have an end of their own; under syft's protocols
 # it is they who say and draw what the script does until all is shared.
 (OWNERS,) = session.OWNERS
@@ -122,12 +128,13 @@ class Recorder:
         self._replace(Network, "carry", self._semi2k_door)
         self._replace(Owner, "share", self._end_door)
         self._replace(Provider, "ahead", self._end_door)
-        self._replace(storage, "read", self._file_door)
+        self._replace(storage, "read", self._read_door)
+        self._replace(storage, "write", self._write_door)
         self._replace(Stream, "words", self._draw)
+        self._replace(os, "urandom", self._draw)
         self._replace(np.random, "randint", self._draw)
-        if syft := sys.modules.get("syft"):  # which only the script has
-            import torch
-
+        syft, torch = map(sys.modules.get, ("syft", "torch"))
+        if syft and hasattr(torch, "torch_hooked"):  # as the script has it; else nobody can use it
             self._replace(syft.VirtualWorker, "_send_msg", self._syft_door)
             # (where syft's hook has left torch's own functions)
             self._replace(torch.Tensor, "native_random_", self._draw)
@@ -200,7 +207,7 @@ class Recorder:
         def carry(network, sender, receiver, message):
             self._network = network
             roles = tuple(map(network.roster.role, (sender, receiver)))
-            if not any(_reads(message, pair) for pair in (roles, *wire.GRAMMAR)):
+            if not any(may_be_said(message, *pair) for pair in (roles, *wire.GRAMMAR)):
                 return native(network, sender, receiver, message)  # which refuses it
             round_, (name, fields, arrays) = len(self._openings), split_semi2k(message)
             if name == "open" and sender == network.roster.workers[0]:
@@ -218,15 +225,23 @@ class Recorder:
 
         return act
 
-    def _file_door(self, native):
+    def _read_door(self, native):
         def read(path):
-            fields, party = native(path), self._actor()
+            fields = native(path)
             if "shares" in fields:
-                shares = np.frombuffer(fields["shares"], dtype=np.uint64)
-                self._array(party, party, self._entries[-1].round, "kept", "shares", shares, None)
+                shares = np.frombuffer(fields["shares"], np.uint64)
+                digest = hashlib.sha256(path.read_bytes()).hexdigest()
+                self._own("kept", "shares", shares, {"file": path.name, "sha256": digest})
             return fields
 
         return read
+
+    def _write_door(self, native):
+        def write(path, fields):
+            native(path, fields)
+            self._own("written", path.name, np.frombuffer(path.read_bytes(), np.uint8))
+
+        return write
 
     def _syft_door(self, native):
         def send(worker, message, location):
@@ -249,12 +264,13 @@ class Recorder:
         return send
 
     def _draw(self, native):
+        name = native.__name__
+
         def draw(*args, **kwargs):
             drawn = native(*args, **kwargs)
-            array = np.asarray(drawn.native_numpy() if hasattr(drawn, "native_numpy") else drawn)
-            party = self._actor()
-            round_ = self._entries[-1][1] if self._entries else 0
-            self._array(party, party, round_, "drawn", native.__name__, array, None)
+            if self._acting or name != "urandom":
+                about = {"address": args[1]} if name == "words" else None
+                self._own("drawn", name, as_array(drawn), about)
             return drawn
 
         return draw
@@ -278,13 +294,18 @@ class Recorder:
             field, kind_, array = what
             self._array(sender, receiver, round_, kind_, field, array, number)
 
-    def _array(self, sender, receiver, round_, kind, name, array, message):
+    def _own(self, kind, name, array, fields=None):
+        """Note an array that whoever acts has drawn, read or written."""
+        party, round_ = self._actor(), self._entries[-1].round if self._entries else 0
+        self._array(party, party, round_, kind, name, array, None, fields)
+
+    def _array(self, sender, receiver, round_, kind, name, array, message, fields=None):
         dtype, shape = array.dtype.name, array.shape
         start = self._sizes.get(dtype, 0)
         self._sizes[dtype] = start + array.size
         self._values.setdefault(dtype, []).append(array.reshape(-1).copy())
         head = (len(self._entries), round_, sender, receiver, kind, name, array.nbytes)
-        self._entries.append(Entry(*head, dtype, shape, start, message))
+        self._entries.append(Entry(*head, dtype, shape, start, message, fields))
 
 
 # ---- Reading -------------------------------------------------------------------------------------
@@ -409,15 +430,6 @@ class View:
 def _digest(header, lines):
     """SHA-256 of a header without it, and of the lines under it."""
     return hashlib.sha256("\n".join([json.dumps(header), *lines]).encode()).hexdigest()
-
-
-def _reads(message, roles):
-    """Whether a message may be said by one of these roles to the other."""
-    try:
-        wire.read(message, *roles)
-    except Refused:
-        return False
-    return True
 
 
 def _line(entry):

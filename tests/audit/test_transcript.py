@@ -1,12 +1,11 @@
 """That a transcript is all of what happened, changes nothing, and is refused when it is damaged."""
 
 import gc
-import json
+import hashlib
+import os
 import pathlib
 import re
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -14,23 +13,20 @@ import syft
 import torch
 
 import smpc.semi2k
-from smpc.audit import PROGRAM, resample
-from smpc.audit import __main__ as command
+from smpc.audit import resample
 from smpc.audit.messages import MEANINGS, NAMES, split_semi2k
-from smpc.audit.openings import Dealer, Follower
+from smpc.audit.openings import Follower, keys
 from smpc.audit.transcript import (
     OWNERS,
     PROVIDER,
-    VERSION,
     WORKERS,
     Recorder,
     Transcript,
-    TranscriptError,
-    values_of,
 )
 from smpc.semi2k import storage, wire
 from smpc.semi2k.network import Network
 from smpc.semi2k.owner import Owner
+from smpc.semi2k.provider import Provider
 from smpc.semi2k.randomness import Stream, new_key
 from smpc.semi2k.wire import pack, unpack
 
@@ -40,8 +36,10 @@ DOORS = (
     (Network, "carry"),
     (Owner, "share"),
     (storage, "read"),
+    (storage, "write"),
     (syft.VirtualWorker, "_send_msg"),
     (Stream, "words"),
+    (os, "urandom"),
     (np.random, "randint"),
 )
 
@@ -57,6 +55,15 @@ def said(answers):
     return [(receiver, unpack(message)) for receiver, message in answers]
 
 
+def dealt(view):
+    """The answers of a provider's end that is made of the provider's view."""
+    end, answers = Provider(view.party, view.roster), []
+    with keys(fields["key"] for _, fields in view.messages(sender=view.party, name="key")):
+        for entry, fields in view.messages(receiver=view.party):
+            answers += end.receive(entry.sender, pack(**fields))
+    return answers
+
+
 @pytest.mark.parametrize("n_workers", [2, 3])
 def test_a_party_does_nothing_that_does_not_follow_from_its_view(recorded, n_workers):
     """An end made of the messages that it received alone gives every answer, byte by byte."""
@@ -65,7 +72,7 @@ def test_a_party_does_nothing_that_does_not_follow_from_its_view(recorded, n_wor
         answers = said(Follower(transcript.view(worker)).answers)
         assert len(answers) > 20
         assert answers == sent(transcript, worker)
-    answers = said(Dealer(transcript.view(PROVIDER)).answers)
+    answers = said(dealt(transcript.view(PROVIDER)))
     verbs = [fields["do"] for _, fields in answers]
     assert {verb: verbs.count(verb) for verb in verbs} == {
         "key": n_workers + 1,
@@ -132,12 +139,12 @@ def streams_of(session):
 
 
 def test_what_is_recorded_is_what_was_drawn(recorded, monkeypatch):
-    """Word by word, and by whom: each stream is one party's."""
+    """Word by word, at which address, and by whom: each stream is one party's."""
     drawn, native = [], Stream.words
 
     def words(self, address, n):
-        drawn.append((self, native(self, address, n)))
-        return drawn[-1][1]
+        drawn.append((self, address, native(self, address, n)))
+        return drawn[-1][2]
 
     monkeypatch.setattr(Stream, "words", words)
     transcript = recorded()
@@ -145,10 +152,34 @@ def test_what_is_recorded_is_what_was_drawn(recorded, monkeypatch):
     whose = streams_of(parties.session)
     views = {party: transcript.view(party) for party in transcript.parties}
     entries = [e for e in transcript.entries if (e.kind, e.name) == ("drawn", "words")]
-    assert [entry.sender for entry in entries] == [whose[stream] for stream, _ in drawn]
+    assert [entry.sender for entry in entries] == [whose[stream] for stream, *_ in drawn]
     assert set(whose.values()) == {entry.sender for entry in entries}
-    for entry, (_, array) in zip(entries, drawn, strict=True):
+    for entry, (_, address, array) in zip(entries, drawn, strict=True):
         assert np.array_equal(views[entry.sender].value(entry), array)
+        assert entry.fields == {"address": [*address]}
+
+
+def test_what_the_operating_system_gives_is_recorded_where_an_end_asks_for_it(recorded):
+    """The keys, and nothing that was asked for by no party."""
+    transcript = recorded(after_sharing=lambda: os.urandom(32))
+    view = transcript.view(PROVIDER)
+    given = [entry for entry in transcript.entries if entry.name == "urandom"]
+    keys = [fields["key"] for _, fields in view.messages(sender=PROVIDER, name="key")]
+    assert [view.value(entry).tobytes() for entry in given] == keys
+    assert len(keys) == 3
+    assert {(entry.kind, entry.dtype) for entry in given} == {("drawn", "uint8")}
+
+
+def test_a_file_is_recorded_as_it_is_on_the_disk(resampled, tmp_path):
+    for worker in WORKERS:
+        view = resampled.view(worker)
+        (written,), (kept,) = view.arrays("written"), view.arrays("kept")
+        content = (tmp_path / worker / "1.shares").read_bytes()
+        assert view.value(written).tobytes() == content
+        assert written.name == "1.shares"
+        digest = hashlib.sha256(content).hexdigest()
+        assert kept.fields == {"file": "1.shares", "sha256": digest}
+        assert view.value(kept).tobytes() in content
 
 
 def test_a_view_holds_nothing_of_another(recorded):
@@ -228,160 +259,3 @@ def test_recording_changes_nothing_that_the_parties_hold(parties, share, tmp_pat
         held.append((shares, [b - a for a, b in zip(before, after, strict=True)]))
         del y, pointers
     assert held[0] == held[1]
-
-
-# ---- bad input
-
-
-@pytest.fixture
-def audit_fails(fails):
-    """audit_fails(*arguments) -> the line on stderr of an audit that ends with status 2."""
-    return lambda *arguments: fails(PROGRAM, lambda: command.main([*map(str, arguments)]))
-
-
-@pytest.fixture
-def written(recorded, tmp_path):
-    """The path of a transcript."""
-    recorded()
-    return tmp_path / "run.jsonl"
-
-
-def test_a_partys_view_is_printed(written, capsys):
-    command.main(["--transcript", str(written), "--party", "worker1"])
-    printed = capsys.readouterr().out
-    title, *lines = printed.split("\n\n")[0].splitlines()
-    assert title.split()[:4] == ["round", "sender", "receiver", "kind"]
-    ends = {tuple(line.split()[1:4]) for line in lines}
-    assert ends == {
-        ("worker1", "worker1", "drawn"),
-        ("crypto_provider", "worker1", "dealt"),
-        ("owners", "worker1", "share"),
-        ("me", "worker1", "public"),
-        ("worker1", "worker2", "masked"),
-        ("worker2", "worker1", "masked"),
-        ("worker1", "me", "revealed"),
-    }
-    assert printed.strip().endswith("bytes.")
-
-
-def cut_off(path):
-    path.write_bytes(path.read_bytes()[:-100])
-
-
-def a_byte_changed(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-
-
-def directory_changed(offset, value):
-    """A byte of the first entry in a zip file's central directory."""
-
-    def changed(path):
-        content = bytearray(path.read_bytes())
-        start = int.from_bytes(content[-6:-2], "little")
-        content[start + offset] = value
-        path.write_bytes(content)
-
-    return changed
-
-
-def header_changed(path):
-    path.write_text(path.read_text().replace('"protocol": "semi2k"', '"protocol": "semi3k"', 1))
-
-
-def not_a_transcript(path):
-    path.write_text("<html>404</html>\n")
-
-
-def binary(path):
-    path.write_bytes(bytes(range(256)))
-
-
-def of_another_version(path):
-    header, rest = path.read_text().split("\n", 1)
-    path.write_text(json.dumps(json.loads(header) | {"version": VERSION + 1}) + "\n" + rest)
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (cut_off, "damaged (wrong SHA-256)"),
-        (a_byte_changed, "damaged"),
-        (header_changed, "damaged (wrong SHA-256)"),
-        (not_a_transcript, "is damaged, or no transcript"),
-        (binary, "is damaged, or no transcript"),
-        (of_another_version, f"of version {VERSION + 1}, not"),
-        (pathlib.Path.unlink, "No such file"),
-    ],
-)
-def test_a_damaged_transcript(written, audit_fails, damage, message):
-    damage(written)
-    assert message in audit_fails("--transcript", written, "--party", "worker1")
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (cut_off, "is damaged"),
-        (a_byte_changed, "is damaged"),
-        (not_a_transcript, "is damaged"),
-        (directory_changed(8, 1), "is damaged"),  # the flag of what is encrypted
-        (directory_changed(10, 14), "is damaged"),  # LZMA
-        (directory_changed(10, 99), "is damaged"),  # a method that there is not
-        (pathlib.Path.unlink, "is missing"),
-    ],
-)
-def test_damaged_values(written, audit_fails, damage, message):
-    damage(values_of(written))
-    assert message in audit_fails("--transcript", written, "--party", "worker1")
-
-
-def test_values_of_another_run(written, audit_fails):
-    path = values_of(written)
-    with np.load(path) as values:
-        arrays = dict(values)
-    arrays["sha256"] = np.array("0" * 64)
-    np.savez(path.open("wb"), **arrays)
-    assert "belongs to another transcript" in audit_fails(
-        "--transcript", written, "--party", "worker1"
-    )
-
-
-def test_a_party_that_was_not_there(written, audit_fails):
-    assert "no party worker3" in audit_fails("--transcript", written, "--party", "worker3")
-
-
-def test_arguments_of_the_audit(audit_fails, tmp_path):
-    assert "go together" in audit_fails("--party", "worker1")
-    assert "unrecognized arguments" in audit_fails("--colour")
-    (tmp_path / "file").write_text("")
-    assert "--out" in audit_fails("--out", tmp_path / "file")
-
-
-def test_a_run_that_fails_ends_the_audit(fails, tmp_path, monkeypatch):
-    monkeypatch.setattr(command, "SEED", -1)
-    line = fails(PROGRAM, lambda: command.record("semi2k", tmp_path, 16, 2))
-    assert line.endswith(
-        "semi2k could not be run: train_encrypted.py: error: --seed -1: use 0 to 2^63 - 1\n"
-    )
-
-
-@pytest.mark.parametrize("path", ["", ".", "folder"])
-def test_a_transcript_that_is_a_folder(tmp_path, monkeypatch, path):
-    (tmp_path / "folder").mkdir()
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(TranscriptError, match=r"--transcript (\.|folder): a folder; name a file"):
-        Recorder(path, {})
-    assert [x.name for x in tmp_path.rglob("*")] == ["folder"]
-
-
-def test_a_transcript_that_cannot_be_written(tmp_path):
-    (tmp_path / "file").write_text("")
-    arguments = ["--transcript", tmp_path / "file" / "run.jsonl", "--out", tmp_path]
-    script = [sys.executable, "train_encrypted.py", *map(str, arguments)]
-    ended = subprocess.run(script, capture_output=True, text=True)
-    assert ended.returncode == 2
-    assert ended.stderr.startswith("train_encrypted.py: error: --transcript")
-    assert ended.stderr.count("\n") == 1
-    assert not (tmp_path / "run.json").exists()

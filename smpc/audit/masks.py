@@ -1,0 +1,150 @@
+"""Whether what is opened, less what its viewers know of the mask, is uniform: for any of them.
+
+Of n workers n - 1 watch together. An opening less their own shares of its mask is the secret under
+the share of the one who does not; that must be uniform, have nothing to do with the secret or with
+any other opening, and never come again. `ledger` shows for certain that a run is what the rules
+give; this looks for what is wrong with the rules, and knows no more of masks than whose they are.
+"""
+
+import itertools
+
+import numpy as np
+
+from smpc.audit import chance
+
+# Two masks of which one is a small multiple of the other: a times it less b times the other is near
+# what the same makes of the secrets.
+MULTIPLES = [(a, b) for a in (1, 2, 3) for b in (1, -1, 2, -2, 3, -3) if np.gcd(a, b) == 1]
+
+
+def examine(transcript, opened, tests):
+    """Test all that was opened, sent to be opened, dealt and drawn.
+
+    Args:
+        opened: as in `ledger.Ledger`.
+        tests: `chance.Tests`; each name begins with "chance: ".
+    """
+    with np.errstate(over="ignore"):
+        roster = transcript.roster
+        for absent in roster.workers:
+            who = [number for number, w in enumerate(roster.workers) if w != absent]
+            seen = [Seen(o, who) for o in opened if o.counts or o.opening.op != "truncate"]
+            _examine(seen, f", to all but {absent}", tests)
+        for party in (*roster.workers, roster.provider):
+            _examine_view(transcript.view(party), tests)
+
+
+class Seen:
+    """An opening as workers see it who watch together; see `ledger.Opened`, `reference.Opening`.
+
+    Attributes:
+        value: what they have left of it, less their shares of its mask: uint64 (n,).
+        secret: what is under it; sign: of the mask; shape: as it was opened.
+    """
+
+    def __init__(self, opened, who):
+        opening = opened.opening
+        self.op, self.step, self.bits = opening.op, opening.step, opening.bits
+        self.shape, self.sign = opening.value.shape, opening.sign
+        value = opening.value
+        for worker in who:
+            mask = opening.masks[worker]
+            value = value ^ mask if self.bits else value - np.uint64(self.sign % 2**64) * mask
+        self.value, self.secret = value.ravel(), opening.secret.ravel()
+        self.name = f"chance: opened by {self.op}, step {self.step}: "
+
+    @property
+    def masked(self):
+        """The value with the mask in it, rather than less it: of bits as it is."""
+        return self.value if self.bits or self.sign == 1 else -self.value
+
+
+def _examine(seen, to, tests):
+    small = {}
+    for one in seen:
+        if one.value.size < chance.FEW:
+            small.setdefault((one.name, one.bits), []).append(one)
+            continue
+        tests.add(f"{one.name}bits{to}", chance.uniform(one.value))
+        _related(one.name, one.bits, one.value, one.secret, to, tests)
+        if one.bits:
+            _examine_planes(one, to, tests)
+        else:
+            tests.add(f"{one.name}one mask for all{to}", chance.near(np.diff(one.value)))
+    for (name, bits), some in small.items():
+        value, secret = (np.concatenate([getattr(s, x) for s in some]) for x in ("value", "secret"))
+        if value.size >= chance.FEW:
+            tests.add(f"{name}bits of few{to}", chance.uniform(value))
+            _related(f"{name}few, ", bits, value, secret, to, tests)
+    _examine_pairs(seen, to, tests)
+    words = np.concatenate([one.masked for one in seen if not one.bits])
+    tests.add(f"chance: opened: one mask for any two{to}", chance.any_two_near(words))
+
+
+def _related(name, bits, value, secret, to, tests):
+    """Test a value against what is under it."""
+    tests.add(f"{name}beside the secret{to}", chance.bits_agree(value, secret))
+    if not bits:
+        near = np.array([chance.near(value - secret), chance.near(value + secret)])
+        tests.add(f"{name}near the secret{to}", near)
+
+
+def _examine_planes(one, to, tests):
+    """Bits, in planes: a row for each input of the gates, and in it one for each node."""
+    rows = one.value.reshape(one.shape[0] if len(one.shape) > 1 else 1, -1)
+    set_ = np.array([chance.ones(row).sum() for row in rows])
+    tests.add(f"{one.name}rows{to}", chance.two_sided(set_, 64 * rows.shape[1]))
+    if len(rows) > 1:
+        pairs = itertools.combinations(rows, 2)
+        unlike = np.array([chance.ones(a ^ b).sum() for a, b in pairs])
+        tests.add(f"{one.name}pairs of rows{to}", chance.two_sided(unlike, 64 * rows.shape[1]))
+    if len(one.shape) == 3 and one.shape[1] > 1:
+        nodes = one.value.reshape(one.shape)
+        unlike = (nodes[:, :-1] ^ nodes[:, 1:]).reshape(-1, one.shape[2])
+        set_ = np.array([chance.ones(row).sum() for row in unlike])
+        p = chance.two_sided(set_, 64 * unlike.shape[1])
+        tests.add(f"{one.name}neighbouring nodes{to}", p)
+
+
+def _examine_pairs(seen, to, tests):
+    """Any two of one size: one mask for both, or the one a small multiple of the other."""
+    by_size = {}
+    for one in seen:
+        by_size.setdefault((one.bits, one.value.size), []).append(one)
+    for (bits, size), some in by_size.items():
+        for one, other in itertools.combinations(some, 2) if size >= chance.FEW else ():
+            name = f"chance: opened by {one.op} and {other.op}: one mask for both{to}"
+            if not bits:
+                tests.add(name, related(one.masked, other.masked))
+            elif (one.shape, one.step) == (other.shape, other.step):
+                tests.add(name, chance.bits_agree(one.value, other.value))
+
+
+def related(one, other):
+    """For each of `MULTIPLES`, P(so many a x - b y are near 0), of uniform and independent x, y."""
+    return np.array(
+        [chance.near(np.uint64(a) * one - np.uint64(b % 2**64) * other) for a, b in MULTIPLES]
+    )
+
+
+def _examine_view(view, tests):
+    """What a party is sent and draws, as it is."""
+    party, roster = view.party, view.roster
+    if party == roster.provider:
+        words = np.concatenate([view.value(e) for e in view.arrays("drawn", name="words")])
+        tests.add(f"chance: {party}: drawn twice", chance.any_two_near(words, within=0))
+        return
+    another = roster.others(party)[0]
+    for kind, ends in (
+        ("masked", {"sender": party, "receiver": another}),
+        ("dealt", {"receiver": party}),
+        ("share", {"receiver": party}),
+        ("drawn", {"name": "words"}),
+    ):
+        arrays = [view.value(entry) for entry in view.arrays(kind, **ends)]
+        for array in arrays:
+            if array.size >= chance.FEW:
+                tests.add(f"chance: {party}: bits of what is {kind}", chance.uniform(array))
+        if arrays:
+            words = np.concatenate(arrays)
+            tests.add(f"chance: {party}: {kind} twice", chance.any_two_near(words, within=0))

@@ -1,0 +1,150 @@
+"""What the orchestrator asks for: the numbers in its messages follow from those before, all public.
+
+It knows shapes, programs and what is revealed to it; each number that it says is the next of a
+count, or one that was said before, so that none can hold anything else.
+"""
+
+import hashlib
+
+TOLD_ALL = "run", "public", "save", "load"  # all workers; of the first two the provider, too
+AHEAD = 3  # addresses that a plan's next positions may have been dealt for
+
+
+class Requests:
+    """The rules for all that one orchestrator asks for, message by message.
+
+    Args:
+        roster: the `wire.Roster`; find: called with (check, line) for each breach.
+        shared: numbers of the values that owners share.
+    """
+
+    def __init__(self, roster, find, shared):
+        self.roster, self._find, self._shared = roster, find, shared
+        self._next, self._deleted = 0, set()
+        self._told = {}  # verb -> (fields that all are told, who has been)
+        self._known, self._steps = set(), []
+        self._latest, self._position = (-1, 0), None
+        self._counts, self._outputs, self._passed_over = (), (), set()
+
+    def check(self, receiver, verb, fields, is_broken_off):
+        """The next message that it says; is_broken_off: whether the latest attempt was."""
+        common = {k: v for k, v in fields.items() if k not in ("label", "values")}
+        told, who = self._told.get(verb, (None, ()))
+        if told == common and receiver not in who:
+            who.add(receiver)
+            if verb == "public":
+                self._check_public(fields)
+            return
+        self._check_told(verb)
+        self._told[verb] = common, {receiver}
+        if self._latest != (-1, 0) and not is_broken_off:
+            self._counts = (self._latest,)
+        getattr(self, f"_check_{verb}")(fields, is_broken_off)
+
+    def finish(self):
+        """That is all that it says."""
+        for verb in self._told:
+            self._check_told(verb)
+
+    def _check_told(self, verb):
+        """Whether everybody was told the same."""
+        _, who = self._told.get(verb, (None, ()))
+        provider = {self.roster.provider} if verb in ("run", "public") else set()
+        if who and verb in TOLD_ALL and who != {*self.roster.workers, *provider}:
+            self._wrong(f"not everybody is told the same {verb}")
+
+    def is_passed_over(self, address):
+        """Whether no run came at this address, which may have been dealt for, under a plan."""
+        return address in self._passed_over
+
+    def _wrong(self, text):
+        self._find("messages", f"{self.roster.orchestrator}: {text}")
+
+    def _fresh(self, ids):
+        """Whether these are the next numbers of values; they are taken."""
+        for id in ids:
+            while self._next in self._shared:
+                self._next += 1
+            if id != self._next:
+                self._wrong(f"value {id} is not the next, {self._next}")
+            self._next = max(self._next, id) + 1
+
+    def _check_keys(self, fields, _):
+        if not set(fields["owners"]) <= set(self.roster.owners):
+            self._wrong("keys for strangers")
+
+    def _check_share(self, fields, _):
+        if not set(fields["ids"]) <= self._shared.keys():
+            self._wrong("it asks for values that nobody shares")
+
+    def _check_public(self, fields, _=None):
+        if "values" not in fields:
+            self._label = fields["label"]
+            self._fresh([fields["id"]])
+        elif self._label != f"public {hashlib.sha256(fields['values']).hexdigest()}":
+            self._wrong(f"value {fields['id']} is public, and not called so")
+
+    def _check_save(self, fields, _):
+        self._check_counts(fields)
+        if fields["keep"] not in (None, *self._steps):
+            self._wrong(f"step {fields['keep']} is to be kept, and was not saved")
+        self._steps.append(fields["step"])
+
+    def _check_load(self, fields, _):
+        self._steps.append(fields["step"])
+        self._fresh(fields["ids"])
+
+    def _check_counts(self, fields):
+        if fields["counts"] != self._counts:
+            self._wrong("attempts count that did not come to an end, or none does")
+
+    def _check_run(self, fields, is_broken_off):
+        address, again = (fields["run"], fields["attempt"]), False
+        if self._position is not None:
+            end = address[0] + (address[1] > 0)
+            self._passed_over |= {(run, 0) for run in range(self._latest[0] + 1, end)}
+        run, attempt = self._latest
+        if is_broken_off:
+            again = address in ((run, attempt + 1), (run + AHEAD, attempt + 1))
+        if not again and address not in ((run + 1, 0), (run + 1 + AHEAD, 0)):
+            self._wrong(f"run {address} after {self._latest}")
+        self._check_counts(fields)
+        self._check_program(fields, again)
+        self._check_values(fields, again)
+        self._check_position(fields, again)
+        self._latest = address
+
+    def _check_program(self, fields, again):
+        name, key = fields["program"], fields["key"]
+        known, is_sent = self._known - set(fields["forget"]), key is not None
+        if is_sent == (name in known) and not (again and is_sent):  # as the attempt before
+            self._wrong("a program is sent that is known, or none that is not")
+        if key is not None and hashlib.sha256(key).digest()[:16] != name:
+            self._wrong("a program is not called by its SHA-256")
+        if not set(fields["forget"]) <= self._known:
+            self._wrong("programs are to be forgotten that nobody knows")
+        self._known = known | {name}
+
+    def _check_values(self, fields, again):
+        if again and fields["outputs"] != self._outputs:
+            self._wrong("another attempt stores other values")
+        elif not again:
+            self._fresh([id for id in fields["outputs"] if id not in fields["inputs"]])
+        deleted, self._outputs = fields["delete"], fields["outputs"]
+        for id in deleted:
+            if id >= self._next and id not in self._shared:
+                self._wrong(f"value {id} is to be deleted, and was not there")
+        repeated = set(deleted) & self._deleted and not again
+        if repeated or len(set(deleted)) < len(deleted):
+            self._wrong("values are to be deleted twice")
+        self._deleted |= set(deleted)
+
+    def _check_position(self, fields, again):
+        position = fields["position"]
+        if fields["to"] not in (None, *self.roster.owners):
+            self._wrong(f"something is to be revealed to {fields['to']}")
+        if position is not None:
+            follows = self._position is None or position == self._position + (not again)
+            if not follows:
+                self._wrong(f"position {position} of the plan after {self._position}")
+            self._position = position

@@ -1,0 +1,54 @@
+"""That the script's trainings are recorded for the audit, with the weights and a resume."""
+
+import hashlib
+import itertools
+
+import pytest
+
+from smpc.audit import PROGRAM, scenarios
+from tests.audit.test_scenarios import instructions, kept, programs, results, written
+
+
+@pytest.fixture(scope="module")
+def trained_by_script(tmp_path_factory):
+    """The `scenarios.Run`s of the script's trainings."""
+    return scenarios.script(tmp_path_factory.mktemp("script"))
+
+
+def test_the_script_trains_and_goes_on_from_its_checkpoint(trained_by_script):
+    (before, after), _ = [[run.transcript for run in runs] for runs in trained_by_script]
+    losses_and_counts, weights = 2 * (3 + 1), 784 * 128 + 128 + 128 * 64 + 64 + 64 * 10 + 10
+    revealed = results(before)
+    assert sum(result.size for result in revealed) == losses_and_counts + weights
+    assert sum(result.size for result in results(after)) == 3 + 1 + weights
+    assert all(result.size == 1 and result > 0 for result in revealed[:3])
+    files = written(before)
+    assert {sender for sender, name in files if name == "progress"} == {"me"}
+    assert kept(after) == {
+        (worker, "6.shares"): hashlib.sha256(files[worker, "6.shares"]).hexdigest()
+        for worker in before.roster.workers
+    }
+
+
+def test_the_script_trains_exactly(trained_by_script):
+    _, (run,) = trained_by_script
+    exact = run.transcript
+    assert len(exact.roster.workers) == 3
+    assert not instructions(exact, "truncate")
+    by_run = [{i.op for i in program.instructions} for program in programs(exact)]
+    assert ["above_zero" in ops for ops in by_run] == [False, False, True]
+
+
+def test_what_the_script_leaves(trained_by_script):
+    """Nothing but what it was to; and what it prints is what is looked at."""
+    for run in itertools.chain.from_iterable(trained_by_script):
+        assert run.left() == []
+        findings = run._replace(stdout=run.stdout + "1.5\n").left()
+        assert [finding.check for finding in findings] == ["outputs"]
+
+
+def test_a_script_that_fails(fails, tmp_path):
+    line = fails(PROGRAM, lambda: scenarios.run_script(tmp_path / "x.jsonl", "--seed", -1))
+    assert line.endswith(
+        "x could not be run: train_encrypted.py: error: --seed -1: use 0 to 2^63 - 1\n"
+    )
