@@ -10,14 +10,13 @@ Without a file it records runs of its own, of each protocol, and compares them w
 """
 
 import json
-import os
 import pathlib
-import subprocess
-import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 from smpc import compat, process
-from smpc.audit import PROGRAM
+from smpc.audit import PROGRAM, Finding
 from smpc.process import fail
 
 if __name__ == "__main__":
@@ -28,85 +27,118 @@ except compat.UnsupportedVersion as unsupported:
     fail(unsupported, PROGRAM)
 
 from smpc.arguments import Parser, path
-from smpc.audit import attacks, chance, checks, conduct, report, simulator
+from smpc.audit import (
+    attacks,
+    chance,
+    checks,
+    meaning,
+    report,
+    resample_step,
+    scenarios,
+    simulator,
+    small,
+)
+from smpc.audit.examine import examined
 from smpc.audit.merged import Merged
 from smpc.audit.transcript import Transcript
 from smpc.files import check_writable, named, prepare_folder, write_whole
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 SEED = 1
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
-def record(protocol, folder, n_train, n_test):
-    """Have train_encrypted.py train a step and test a batch in a process of its own.
+class Audit(NamedTuple):
+    """What an audit has found.
 
-    Returns:
-        the `Transcript`, read from disk.
+    Attributes:
+        rows: the pairs (view, results of its attacks).
+        truth: the `checks.Truth` that all recorded runs shared.
+        findings: a list of `Finding`: whatever should not be.
+        tests: the `chance.Tests` that semi2k was put to.
+        simulated: the simulators' results.
     """
-    path = folder / f"{protocol}.jsonl"
-    command = [sys.executable, "train_encrypted.py", "--protocol", protocol, "--epochs", 1]
-    command += ["--n-train-items", n_train, "--batch-size", n_train, "--seed", SEED]
-    command += ["--n-test-items", n_test, "--test-batch-size", n_test]
-    command += ["--out", folder, "--transcript", path]
-    run = subprocess.run(
-        [*map(str, command)],
-        cwd=REPOSITORY,
-        env=os.environ | ONE_THREAD,
-        capture_output=True,
-        text=True,
-    )
-    if run.returncode:
-        fail(f"{protocol} could not be run: {run.stderr.strip().splitlines()[-1]}", PROGRAM)
-    return Transcript(path)
+
+    rows: list
+    truth: object
+    findings: list
+    tests: chance.Tests
+    simulated: list
 
 
 def run_all(quick, folder):
-    """Everything that the audit does.
+    """Everything that the audit does: an `Audit`.
 
     Args:
-        quick: leave the simulators out, and train on 8 items in place of 64.
+        quick: leave the simulators out, and what takes as long; train on 8 items in place of 64.
         folder: for the transcripts, a pathlib.Path.
-    Returns:
-        the pairs (view, results of its attacks); the `checks.Truth` that all runs shared; failures,
-        lines for the user; the `chance.Tests` that semi2k was put to; and the simulators' results.
     """
-    n_train, n_test = (8, 2) if quick else (64, 4)
-    rows, failures, tests = [], [], chance.Tests()
-    drawn = attacks.generator(SEED)
-    for protocol in ["snn", "fss", "semi2k"] if compat.fss_is_available() else ["snn", "semi2k"]:
-        transcript = record(protocol, folder, n_train, n_test)
-        truth = checks.truth_of(transcript)
-        attacked = [(view, checks.attack(view, truth, drawn)) for view in views_of(transcript)]
-        rows += attacked
-        if protocol != "semi2k":
-            for view, results in attacked:
-                failures += checks.shortfalls(protocol, view.party, results)
-    tests_of(transcript, attacked, tests)
-    checks.resampled(folder, tests)
-    simulated = [] if quick else simulator.run_all()
-    found = conduct.found_in(transcript, most=2) + alarms(tests)
-    found += [f"{r.protocol}: {r.party} tells it from ideal" for r in simulated if not r.passed]
-    return rows, truth, failures + [f"semi2k: {line}" for line in found], tests, simulated
+    tests, simulated = chance.Tests(), []
+    with ThreadPoolExecutor(1) as beside:  # what the script runs is in processes of its own
+        recorded = beside.submit(record_protocols, folder, *((8, 2) if quick else (64, 4)))
+        trained = None if quick else beside.submit(scenarios.script, folder)
+        findings = [*small.findings(folder, tests, quick)]
+        if not quick:
+            resample_step.resampled(folder, tests)
+            simulated = simulator.run_all()
+            findings += [
+                Finding("simulators", f"{r.protocol}: {r.party} tells it from ideal")
+                for r in simulated
+                if not r.passed
+            ]
+        rows, truth = [], None
+        for run in recorded.result():
+            attacked, truth = attack(run.transcript, SEED, tests)
+            findings += shortfalls(run.transcript.protocol, attacked)
+            rows += attacked
+        runs = [recorded.result()[-1:], *([] if quick else trained.result())]
+    for session in runs:
+        findings += examined_runs(session, tests)
+    return Audit(rows, truth, [*findings, *tests.findings()], tests, simulated)
 
 
-def views_of(transcript):
-    """Those of the parties that are to learn nothing: the orchestrator's first."""
-    roster = transcript.roster
-    return [*map(transcript.view, (roster.orchestrator, *roster.workers, roster.provider))]
+def record_protocols(folder, n_train, n_test):
+    """Have the script train a step and test a batch under each protocol, semi2k the last: a list of
+    `scenarios.Run`."""
+    sizes = ["--epochs", 1, "--seed", SEED]
+    sizes += ["--n-train-items", n_train, "--batch-size", n_train]
+    sizes += ["--n-test-items", n_test, "--test-batch-size", n_test]
+    protocols = ["snn", "fss", "semi2k"] if compat.fss_is_available() else ["snn", "semi2k"]
+    return [
+        scenarios.run_script(folder / f"{protocol}.jsonl", "--protocol", protocol, *sizes)
+        for protocol in protocols
+    ]
 
 
-def tests_of(transcript, rows, tests):
-    """Put a run of semi2k's to the tests; `rows`: (view, results of its attacks) pairs."""
-    for view, results in rows:
+def attack(transcript, seed, tests):
+    """Make every attack on every view, and put those on semi2k to the tests.
+
+    Returns:
+        the pairs (view, results), for the parties that are to learn nothing, the orchestrator's
+        first; and the `checks.Truth`.
+    """
+    truth, drawn, roster = checks.truth_of(transcript), attacks.generator(seed), transcript.roster
+    views = map(transcript.view, (roster.orchestrator, *roster.workers, roster.provider))
+    rows = [(view, checks.attack(view, truth, drawn)) for view in views]
+    for view, results in rows if transcript.protocol == "semi2k" else ():
         for result in results:
-            tests.add(f"{view.party}: {result.secret} by {result.attack}", result.luck)
-    checks.examine(transcript, tests)
+            name = f"attacks: {view.party}: {result.secret} by {result.attack}"
+            tests.add(name, result.luck)
+    return rows, truth
 
 
-def alarms(tests):
-    """Lines for the user."""
-    return [f"{name}: p = {p:.1e}" for name, p in tests.alarms()]
+def shortfalls(protocol, rows):
+    """Where an attack on syft's protocols did not recover what it is known to."""
+    if protocol == "semi2k":
+        return []
+    return [f for view, results in rows for f in checks.shortfalls(protocol, view.party, results)]
+
+
+def examined_runs(runs, tests):
+    """What is wrong with trainings by the script, of which later ones go on from earlier ones."""
+    examined_ = examined((run.transcript for run in runs), tests)
+    for run, (ledger, found) in zip(runs, examined_, strict=True):
+        yield from found
+        yield from meaning.found_in(ledger, run.transcript)
+        yield from run.left()
 
 
 def run_recorded(paths):
@@ -115,17 +147,16 @@ def run_recorded(paths):
     Args:
         paths: of its transcript, or of each party's.
     Returns:
-        the pairs (view, results of its attacks), failures, and the `chance.Tests`.
+        an `Audit`.
     """
     transcript, tests = Merged(paths), chance.Tests()
     if transcript.protocol != "semi2k":
         fail(f"{paths[0]} is of {transcript.protocol}, and the rules are those of semi2k", PROGRAM)
-    truth, drawn = checks.truth_of(transcript), attacks.generator(transcript.arguments["seed"])
-    rows = [(view, checks.attack(view, truth, drawn)) for view in views_of(transcript)]
-    tests_of(transcript, rows, tests)
-    failures = transcript.contradictions()
-    failures += conduct.found_in(transcript, conduct.promised(transcript))
-    return rows, failures + alarms(tests), tests
+    rows, truth = attack(transcript, transcript.arguments["seed"], tests)
+    ((ledger, findings),) = examined([transcript], tests)
+    findings += [Finding("messages", line) for line in transcript.contradictions()]
+    findings += meaning.found_in(ledger, transcript)
+    return Audit(rows, truth, [*findings, *tests.findings()], tests, [])
 
 
 def parse_arguments(argv):
@@ -155,39 +186,39 @@ def main(argv=None):
             print(report.listing(view))
         return
     if args.transcripts:
-        rows, failures, tests = run_recorded([*map(pathlib.Path, args.transcripts)])
-        end(rows, failures, tests)
+        end(run_recorded([*map(pathlib.Path, args.transcripts)]))
     with named(f"--out {args.out}"):
         out = prepare_folder(args.out)
         for file in (out / "audit.json", out / "audit.png"):
             check_writable(file)
     with tempfile.TemporaryDirectory() as folder:
-        rows, truth, failures, tests, simulated = run_all(False, pathlib.Path(folder))
-    found = report.as_json(rows, failures, tests, simulated)
+        audit = run_all(False, pathlib.Path(folder))
     with named(f"--out {args.out}"):
-        write_whole(out / "audit.json", (json.dumps(found, indent=1) + "\n").encode())
-        write_whole(out / "audit.png", report.picture(truth, rows))
-    exact = sum(result.method == "exact" for result in simulated)
+        write_whole(
+            out / "audit.json", (json.dumps(report.as_json(audit), indent=1) + "\n").encode()
+        )
+        write_whole(out / "audit.png", report.picture(audit.truth, audit.rows))
+    n, exact = len(audit.simulated), sum(r.method == "exact" for r in audit.simulated)
     end(
-        *(rows, failures, tests),
-        f"semi2k: {len(simulated)} views compared with simulated ones, {exact} of them exactly",
+        audit,
+        f"semi2k: {n} views compared with simulated ones, {exact} of them exactly",
         f"written: {out}/audit.json and {out}/audit.png",
     )
 
 
-def end(rows, failures, tests, *more):
+def end(audit, *more):
     """Print what was found, and these lines, and end the program."""
-    for failure in failures:
-        process.tell(f"FAILED {failure}")
+    for finding in dict.fromkeys(audit.findings):
+        process.tell(f"FAILED {finding}")
     with process.to_stdout():
-        print(f"{report.table(rows)}\n")
+        print(f"{report.table(audit.rows)}\n")
         print(
-            f"semi2k: the least of {tests.count:,} probabilities is {tests.least:.1e}; "
-            f"alarm below {tests.alarm_below:.1e}",
+            f"semi2k: the least of {audit.tests.count:,} probabilities is {audit.tests.least:.1e}; "
+            f"alarm below {audit.tests.alarm_below:.1e}",
             *more,
             sep="\n",
         )
-    raise SystemExit(bool(failures))
+    raise SystemExit(bool(audit.findings))
 
 
 if __name__ == "__main__":

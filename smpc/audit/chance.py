@@ -6,10 +6,9 @@ upper bound of it, under that hypothesis. `Tests` collects them: an audit raises
 below LEVEL divided by the most that there may be (Bonferroni). With the simulators' tests, which
 have a LEVEL of their own, that is at most once in a million audits for nothing.
 
-In a run that counts, what a truncation opens is uniform on [2^zone, 2^64), not on all of the ring.
-`uniform` conditions on that; the probability of differences is bounded for it. Where bits are
-compared it is left out: one is set with a probability of 1/2 to within 2^-24, which of as many
-elements as there are is less than can be told.
+In a run that counts, what a truncation opens is uniform on [2^zone, 2^64), not on all of the ring;
+less what its viewers know of the mask, which is uniform whatever is opened, it is. The probability
+of differences is bounded for both.
 
 Bits and differences mod 2^64 are compared, never ring values as floats: those would forget the low
 bits, and let the few large values speak for all.
@@ -87,22 +86,14 @@ def bits_agree(guess, truth):
     return two_sided(guess.size - ones(guess.ravel() ^ truth.ravel()), guess.size)
 
 
-def uniform(words, zone=None):
+def uniform(words):
     """For each of 64 bits, of the 63 sums of neighbouring bits, and of 16 parts of the ring, P(so
-    many, or so few, words have it set, or fall in it): of words that should be uniform on the ring,
-    or on [2^zone, 2^64), for a zone of at most 60. (143,)"""
+    many, or so few, words have it set, or fall in it): of words that should be uniform on the ring.
+    (143,)"""
     words = words.ravel()
     parts = np.bincount((words >> np.uint64(60)).astype(int), minlength=16)
     bits = np.concatenate([ones(words), ones(words ^ (words >> np.uint64(1)))[:63]])
-    # of what is left out, the bits from `zone` on are 0; all others are fair in it, too
-    left_out = 0.0 if zone is None else 2.0 ** (zone - 64)
-    fair = np.arange(64) < (64 if zone is None else zone)
-    fair = np.where(fair, 0.5, 0.5 / (1 - left_out))
-    in_part = np.full(16, 1 / 16)
-    in_part[0] -= left_out
-    n = words.size
-    bits = two_sided(bits, n, np.concatenate([fair, fair[:63]]))
-    return np.concatenate([bits, two_sided(parts, n, in_part / (1 - left_out))])
+    return np.concatenate([two_sided(bits, words.size), two_sided(parts, words.size, 1 / 16)])
 
 
 def near(differences, within=NEAR):

@@ -1,15 +1,12 @@
 """The findings: what each attack recovers, and whether that is more than luck on semi2k."""
 
-import itertools
 from typing import NamedTuple
 
 import numpy as np
 
-from smpc.audit import attacks, chance, resample
-from smpc.audit.openings import openings
-from smpc.audit.transcript import ORCHESTRATOR, PROVIDER, WORKERS, Transcript
+from smpc.audit import Finding, attacks, chance
+from smpc.audit.transcript import ORCHESTRATOR, PROVIDER
 from smpc.semi2k import wire
-from smpc.semi2k.randomness import new_key
 
 N_PARAMETERS = 6  # of the script's network: they are the last that is shared, or made public
 RECOVERED = 0.99  # of a secret's items, or as correlation with it
@@ -184,141 +181,9 @@ def _luck(guess, true):
 
 
 def shortfalls(protocol, party, results):
-    """What is known to leak, to this party, and was not recovered: lines for the user."""
+    """What is known to leak, to this party, and was not recovered: a list of `Finding`."""
     found = {result.secret for result in results if result.succeeded}
     return [
-        f"{protocol}: {party} is known to get at the {secret}, and did not"
+        Finding("attacks", f"{protocol}: {party} is known to get at the {secret}, and did not")
         for secret in sorted(KNOWN[protocol].get(party, set()) - found)
     ]
-
-
-# ---- Whether semi2k gives anything away ----------------------------------------------------------
-
-
-def examine(transcript, tests):
-    """Test all that was opened, sent to be opened, dealt and drawn: uniform, and never twice."""
-    with np.errstate(over="ignore"):
-        # (every worker has the same opened)
-        workers = transcript.roster.workers
-        _examine_openings(openings(transcript.view(workers[0])), tests)
-        for worker in workers:
-            view = transcript.view(worker)
-            another = transcript.roster.others(worker)[0]
-            for kind, ends in (
-                ("masked", {"sender": worker, "receiver": another}),
-                ("dealt", {}),
-                ("share", {}),
-                ("drawn", {}),
-            ):
-                arrays = [view.value(entry) for entry in view.arrays(kind, **ends)]
-                for array in arrays:
-                    if array.size >= chance.FEW:
-                        tests.add(f"{worker}: bits of what is {kind}", chance.uniform(array))
-                if arrays:
-                    words = np.concatenate(arrays)
-                    tests.add(f"{worker}: {kind} twice", chance.any_two_near(words, within=0))
-        provider = transcript.roster.provider
-        view = transcript.view(provider)
-        words = np.concatenate([view.value(entry) for entry in view.arrays("drawn")])
-        tests.add(f"{provider}: drawn twice", chance.any_two_near(words, within=0))
-
-
-def _examine_openings(opened, tests):
-    words = [opening for opening in opened if not opening.bits]
-    for opening in opened:
-        name = f"opened by {opening.op}, step {opening.step}: "
-        zone = opening.params[2] if opening.op == "truncate" else None
-        # (what had a run broken off is not uniform: there is an element below 2^zone in it)
-        if opening.value.size >= chance.FEW and (opening.counts or zone is None):
-            tests.add(name + "bits", chance.uniform(opening.value, zone))
-        if opening.bits:
-            rows = _rows(opening.value)
-            set_ = np.array([chance.ones(row).sum() for row in rows])
-            tests.add(name + "rows", chance.two_sided(set_, 64 * rows.shape[1]))
-            if len(rows) > 1:
-                pairs = itertools.combinations(rows, 2)
-                unlike = np.array([chance.ones(one ^ other).sum() for one, other in pairs])
-                tests.add(name + "pairs of rows", chance.two_sided(unlike, 64 * rows.shape[1]))
-            if opening.value.ndim == 3 and opening.value.shape[1] > 1:
-                unlike = opening.value[:, :-1] ^ opening.value[:, 1:]
-                unlike = unlike.reshape(-1, unlike.shape[-1])
-                set_ = np.array([chance.ones(row).sum() for row in unlike])
-                p = chance.two_sided(set_, 64 * unlike.shape[1])
-                tests.add(name + "neighbouring nodes", p)
-        elif opening.value.size > 1:
-            tests.add(name + "one mask for all", chance.near(np.diff(opening.value.ravel())))
-    for one, other in itertools.combinations(opened, 2):
-        if one.bits == other.bits and one.value.size == other.value.size >= chance.FEW:
-            compare(f"opened by {one.op} and {other.op}: one mask for both", one, other, tests)
-    everything = np.concatenate([opening.masked.ravel() for opening in words])
-    tests.add("opened: one mask for any two", chance.any_two_near(everything))
-
-
-def _rows(value):
-    """What a level of the comparison's tree opened -> a row for each input of its gates."""
-    return value.reshape(len(value) if value.ndim > 1 else 1, -1)
-
-
-def compare(name, one, other, tests):
-    """Test two openings of one size: as independent as two draws, or nearer to each other?"""
-    if not one.bits:
-        tests.add(name, chance.near(one.masked.ravel() - other.masked.ravel()))
-    elif one.value.shape == other.value.shape and one.step == other.step:
-        tests.add(name, chance.bits_agree(one.value, other.value))
-
-
-# ---- Whether a worker's view depends on others' secrets ------------------------------------------
-
-
-def resampled(folder, tests, repeats=2):
-    """Test workers' views under two secrets, all that they hold being the same; and that what is
-    public, or in no array, but a number or a name, is the same in every message to anybody.
-
-    A worker alone of two, and two of three together.
-    """
-    random = np.random.default_rng()
-    cases = [(WORKERS, (worker,)) for worker in WORKERS] * repeats
-    for workers, holding in [*cases, ((*WORKERS, "worker3"), ("worker1", "worker3"))]:
-        keys, transcripts = {worker: new_key() for worker in holding}, []
-        for number, secrets in enumerate(resample.draw(random)):
-            path = folder / f"{'-'.join(holding)}-{number}.jsonl"
-            resample.record(path, workers, keys, secrets)
-            transcripts.append(Transcript(path))
-        for worker in holding:
-            views = [transcript.view(worker) for transcript in transcripts]
-            _same_holdings(*views)
-            _tell_apart(*views, tests)
-        views = [[*map(t.view, t.parties)] for t in transcripts]
-        for one, other in zip(*views, strict=True):
-            name = f"{' and '.join(holding)} under another secret: numbers and names to {one.party}"
-            same = _without_words(one) == _without_words(other)
-            tests.add(name, float(same))  # they have no part in luck
-
-
-def _tell_apart(one, other, tests):
-    """Test what a worker was given under one secret against what it was given under the other."""
-    name = f"{one.party} under another secret: "
-    for a, b in zip(openings(one), openings(other), strict=True):
-        compare(f"{name}opened by {a.op}, step {a.step}", a, b, tests)
-        if not a.bits:
-            tests.add(f"{name}bits opened by {a.op}", chance.bits_agree(a.value, b.value))
-    corrections = (view.arrays("dealt", name="corrections") for view in (one, other))
-    for pair in zip(*corrections, strict=True):  # they go to the last worker alone
-        a, b = (view.value(entry) for view, entry in zip((one, other), pair, strict=True))
-        tests.add(f"{name}dealt", chance.near(a - b))
-        tests.add(f"{name}bits dealt", chance.bits_agree(a, b))
-
-
-def _without_words(view):
-    """The messages that a party receives, but for the arrays in them that are not public."""
-    return [
-        (entry[2:7], entry.fields, view.value(entry).tobytes() if entry.kind == "public" else None)
-        for entry in view.entries
-        if entry.receiver == view.party != entry.sender
-    ]
-
-
-def _same_holdings(one, other):
-    for a, b in zip(*(view.arrays("drawn") for view in (one, other)), strict=True):
-        if not np.array_equal(one.value(a), other.value(b)):
-            raise RuntimeError(f"{one.party} does not hold the same under both secrets")

@@ -16,7 +16,7 @@ def examined(transcripts, tests):
     written, keys = {}, set()
     for transcript in transcripts:
         ledger = Ledger(transcript, written)
-        masks.examine(transcript, ledger.opened, tests)
+        masks.examine(transcript, ledger.secrets, tests)
         found = [*ledger.findings, *conduct.found_in(transcript)]
         if keys & ledger.keys:
             found.append(Finding("keys", "a key of one session serves in another"))

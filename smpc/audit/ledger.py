@@ -22,15 +22,6 @@ from smpc.audit.requests import Requests
 RAW = "<u8"
 
 
-class Opened(NamedTuple):
-    """An opening, and which: `opening` as in `reference.Opening`, or an owner's value, of which op
-    is "input"."""
-
-    address: tuple | None
-    counts: bool
-    opening: object
-
-
 class Ran(NamedTuple):
     """A run that was carried through.
 
@@ -54,13 +45,15 @@ class Ledger:
         written: what workers wrote in transcripts of before: (worker, run_id, step) -> bytes.
     Attributes:
         findings: a list of `Finding`.
-        opened: a list of `Opened`; inputs: number of a value that an owner shared -> the value.
+        inputs: number of a value that an owner shared -> the value.
+        secrets: (address, instruction, step) of an `openings.Opening` -> what is under it: what is
+            left of `masked` where the mask is 0.
         runs: a list of `Ran`, in order; keys: the set of all.
     """
 
     def __init__(self, transcript, written=()):
         self.roster = roster = transcript.roster
-        self.findings, self.opened, self.inputs, self.runs = [], [], {}, []
+        self.findings, self.inputs, self.secrets, self.runs = [], {}, {}, []
         self.written = dict(written)
         self._views = {party: transcript.view(party) for party in transcript.parties}
         self._expected, self._words = Expected(roster, self._views, self._find), {}
@@ -77,6 +70,7 @@ class Ledger:
                 self._follow()
         except (Wrong, ArithmeticError, LookupError, TypeError, ValueError) as error:
             self._find("messages", f"what is asked for cannot be computed: {error!r}")
+            self._expected.compare(to_the_end=False)
             return
         self._expect_ahead(max(map(len, self._keys.values())) - 1)
         self._expected.compare()
@@ -158,8 +152,7 @@ class Ledger:
         value = Held("masked", [part.reshape(shape) for part in parts], delta.reshape(shape))
         self._values[fields["id"]] = value, mask.reshape(shape)
         self.inputs[fields["id"]] = secret = (delta + mask).reshape(shape)
-        of = value.delta, value.parts, mask.reshape(shape), secret
-        self.opened.append(Opened(None, True, _Input(fields["id"], *of)))
+        self.secrets[None, fields["id"], 0] = -secret
 
     def _delta_of(self, owner, id):
         said = self._said(owner, self.roster.workers[0])
@@ -215,8 +208,8 @@ class Ledger:
             last, corrections = roster.workers[-1], deal.corrections.tobytes()
             self._expected.say(roster.provider, last, "deal", **about, corrections=corrections)
         done = Attempt(program, held, deal)
-        counts, self._is_broken_off = not done.flagged, done.flagged
-        self.opened += [Opened(address, counts, opening) for opening in done.openings]
+        self._is_broken_off = done.flagged
+        self.secrets |= {(address, *where): secret for where, secret in done.secrets.items()}
         self._expect_rounds(about, done)
         if not done.flagged:
             known = [deal.known[register] for register in program.outputs]
@@ -323,21 +316,6 @@ class Ledger:
         for key in sent:
             if len(key) != 32 or drawn.count(key) != 1 or sent.count(key) != 1:
                 self._find("keys", "a key is not what the operating system gave, or serves twice")
-
-
-class _Input(NamedTuple):
-    """An owner's value as an opening; see `reference.Opening`."""
-
-    number: int
-    value: np.ndarray
-    masks: list
-    mask: np.ndarray
-    secret: np.ndarray
-    op: str = "input"
-    params: tuple = ()
-    step: int = 0
-    sign: int = -1
-    bits: bool = False
 
 
 def _clear(value, mask):

@@ -11,82 +11,79 @@ import itertools
 import numpy as np
 
 from smpc.audit import chance
+from smpc.audit.openings import openings, unknown_to
 
 # Two masks of which one is a small multiple of the other: a times it less b times the other is near
 # what the same makes of the secrets.
 MULTIPLES = [(a, b) for a in (1, 2, 3) for b in (1, -1, 2, -2, 3, -3) if np.gcd(a, b) == 1]
 
 
-def examine(transcript, opened, tests):
+def examine(transcript, secrets, tests):
     """Test all that was opened, sent to be opened, dealt and drawn.
 
     Args:
-        opened: as in `ledger.Ledger`.
+        secrets: what is under it, as in `ledger.Ledger`.
         tests: `chance.Tests`; each name begins with "chance: ".
     """
     with np.errstate(over="ignore"):
         roster = transcript.roster
         for absent in roster.workers:
-            who = [number for number, w in enumerate(roster.workers) if w != absent]
-            seen = [Seen(o, who) for o in opened if o.counts or o.opening.op != "truncate"]
+            views = [transcript.view(w) for w in roster.workers if w != absent]
+            seen = [Seen(*pair, secrets) for pair in unknown_to(views)]
             _examine(seen, f", to all but {absent}", tests)
+        whole = openings(transcript.view(roster.workers[0]))
+        _examine_pairs([Seen(o, o.masked, secrets) for o in whole], ", to all", tests)
         for party in (*roster.workers, roster.provider):
             _examine_view(transcript.view(party), tests)
 
 
 class Seen:
-    """An opening as workers see it who watch together; see `ledger.Opened`, `reference.Opening`.
+    """An opening as workers see it who watch together.
 
+    Args:
+        opening: an `openings.Opening`; value: what is left of it; secrets: see `examine`.
     Attributes:
-        value: what they have left of it, less their shares of its mask: uint64 (n,).
-        secret: what is under it; sign: of the mask; shape: as it was opened.
+        value, secret: uint64 (n,); the secret is None where nobody knows it; shape: of both.
     """
 
-    def __init__(self, opened, who):
-        opening = opened.opening
+    def __init__(self, opening, value, secrets):
         self.op, self.step, self.bits = opening.op, opening.step, opening.bits
-        self.shape, self.sign = opening.value.shape, opening.sign
-        value = opening.value
-        for worker in who:
-            mask = opening.masks[worker]
-            value = value ^ mask if self.bits else value - np.uint64(self.sign % 2**64) * mask
-        self.value, self.secret = value.ravel(), opening.secret.ravel()
+        self.shape, self.value = value.shape, value.ravel()
+        secret = secrets.get((opening.address, opening.number, opening.step))
+        self.secret = None if secret is None else secret.ravel()
         self.name = f"chance: opened by {self.op}, step {self.step}: "
-
-    @property
-    def masked(self):
-        """The value with the mask in it, rather than less it: of bits as it is."""
-        return self.value if self.bits or self.sign == 1 else -self.value
 
 
 def _examine(seen, to, tests):
     small = {}
     for one in seen:
         if one.value.size < chance.FEW:
-            small.setdefault((one.name, one.bits), []).append(one)
+            small.setdefault(one.name, []).append(one)
             continue
         tests.add(f"{one.name}bits{to}", chance.uniform(one.value))
-        _related(one.name, one.bits, one.value, one.secret, to, tests)
+        _related(one.name, [one], to, tests)
         if one.bits:
             _examine_planes(one, to, tests)
         else:
             tests.add(f"{one.name}one mask for all{to}", chance.near(np.diff(one.value)))
-    for (name, bits), some in small.items():
-        value, secret = (np.concatenate([getattr(s, x) for s in some]) for x in ("value", "secret"))
+    for name, some in small.items():
+        value = np.concatenate([one.value for one in some])
         if value.size >= chance.FEW:
             tests.add(f"{name}bits of few{to}", chance.uniform(value))
-            _related(f"{name}few, ", bits, value, secret, to, tests)
+            _related(f"{name}few, ", some, to, tests)
     _examine_pairs(seen, to, tests)
-    words = np.concatenate([one.masked for one in seen if not one.bits])
-    tests.add(f"chance: opened: one mask for any two{to}", chance.any_two_near(words))
 
 
-def _related(name, bits, value, secret, to, tests):
-    """Test a value against what is under it."""
-    tests.add(f"{name}beside the secret{to}", chance.bits_agree(value, secret))
-    if not bits:
-        near = np.array([chance.near(value - secret), chance.near(value + secret)])
-        tests.add(f"{name}near the secret{to}", near)
+def _related(name, some, to, tests):
+    """Test values against what is under them."""
+    known = [one for one in some if one.secret is not None]
+    if known:
+        value, secret = (
+            np.concatenate([getattr(k, x) for k in known]) for x in ("value", "secret")
+        )
+        tests.add(f"{name}beside the secret{to}", chance.bits_agree(value, secret))
+        if not known[0].bits:
+            tests.add(f"{name}near the secret{to}", chance.near(value - secret))
 
 
 def _examine_planes(one, to, tests):
@@ -115,9 +112,11 @@ def _examine_pairs(seen, to, tests):
         for one, other in itertools.combinations(some, 2) if size >= chance.FEW else ():
             name = f"chance: opened by {one.op} and {other.op}: one mask for both{to}"
             if not bits:
-                tests.add(name, related(one.masked, other.masked))
+                tests.add(name, related(one.value, other.value))
             elif (one.shape, one.step) == (other.shape, other.step):
                 tests.add(name, chance.bits_agree(one.value, other.value))
+    words = np.concatenate([one.value for one in seen if not one.bits])
+    tests.add(f"chance: opened: one mask for any two{to}", chance.any_two_near(words))
 
 
 def related(one, other):

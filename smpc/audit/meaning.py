@@ -7,6 +7,8 @@ so that by Hoeffding's inequality it is further off than ERRORS times the root o
 with a probability of at most 2 exp(-ERRORS^2 / 2) = 3e-14. Within that a loss may be anything.
 """
 
+import math
+
 import numpy as np
 
 from smpc.audit import Finding
@@ -20,13 +22,28 @@ ACTIVATIONS = {
 }
 
 
-def found_in(ledger, arguments):
+def found_in(ledger, transcript):
     """What is revealed, and is not what it is to be: a list of `Finding`.
 
     Args:
-        ledger: a `ledger.Ledger` of a training of the script; arguments: the script's, a dict.
+        ledger: the `ledger.Ledger` of a training of the script, of which `transcript` is.
     """
-    return [Finding("meaning", text) for text in Replay(ledger, arguments).differences()]
+    lines = [*Replay(ledger, transcript.arguments).differences()]
+    revealed, most = sum(run.revealed.size for run in ledger.runs), promised(transcript)
+    lines += [f"{revealed} numbers are revealed, not {most}"] if revealed > most else []
+    return [Finding("meaning", line) for line in lines]
+
+
+def promised(transcript):
+    """How many numbers a training of the script may reveal, by its arguments."""
+    arguments, roster = transcript.arguments, transcript.roster
+    batches = math.ceil(arguments["n_train_items"] / arguments["batch_size"])
+    asked = transcript.view(roster.orchestrator).messages(sender=roster.orchestrator, name="share")
+    if trained_on := {fields["ids"] for _, fields in asked if fields["which"] == "train"}:
+        batches = len(trained_on)  # on hosts, where each owner has batches of its own
+    losses = math.ceil(batches / arguments["log_interval"])
+    weights = sum(map(math.prod, PARAMETERS)) if arguments["save_model"] else 0
+    return arguments["epochs"] * (losses + 1) + weights
 
 
 class Replay:
@@ -100,7 +117,7 @@ class Replay:
 
     def _loss(self, batches):
         """Between what numbers, in units, a loss is."""
-        ((images, targets),) = batches
+        images, targets = batches[-1]  # of others, none was asked for
         *sums, output = self._forward(images)
         error = output - targets / self.unit
         loss = (error**2).sum() / len(images)

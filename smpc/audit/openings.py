@@ -3,7 +3,7 @@
 A worker's view holds its key, programs, and what the others said, round by round as one array.
 Running the worker's own end on the view tells the values apart: `Follower` is such an end, which
 has nothing but the view to go by. The orchestrator's view, and the crypto provider's, hold nothing
-that was opened. `Dealer` is the provider's end, run on its view, and knows the masks.
+that was opened.
 """
 
 import functools
@@ -14,7 +14,6 @@ import numpy as np
 
 from smpc.semi2k import comparison, provider
 from smpc.semi2k.arithmetic import offset
-from smpc.semi2k.provider import Provider
 from smpc.semi2k.run import Run
 from smpc.semi2k.wire import pack
 from smpc.semi2k.worker import Worker
@@ -32,7 +31,6 @@ class Opening(NamedTuple):
         step: how many values the instruction had had opened before.
         value: uint64, of the shape that was asked for.
         mask: the view's share of its mask.
-        counts: whether the attempt was carried through, and not broken off to be made anew.
     """
 
     address: tuple | None
@@ -42,7 +40,6 @@ class Opening(NamedTuple):
     step: int
     value: np.ndarray
     mask: np.ndarray
-    counts: bool = True
 
     @property
     def bits(self):
@@ -105,28 +102,18 @@ class Follower(Worker):
         openings: a list of `Opening`, as they came.
         factors: of each product, in order, the two factors, `Masked`.
         answers: what the end says: a list of (receiver, message).
-        held: address of an attempt -> what the worker stored when it began, by number;
-            `programs_of`: likewise, its program.
     """
 
     def __init__(self, view):
         super().__init__(view.party, view.roster)
         self.openings, self.factors, self.answers = [], [], []
-        self.held, self.programs_of = {}, {}
         self._kept = iter([view.value(entry) for entry in view.arrays("kept")])
-        self._carried_through = set()
         self.RUN = self._begin
         for entry, fields in view.messages(receiver=view.party):
             self.answers += self.receive(entry.sender, pack(**fields))
-        self.openings = [
-            opening._replace(counts=opening.address in {None, *self._carried_through})
-            for opening in self.openings
-        ]
 
     def _begin(self, party, program, *about):
         """See `Worker.RUN`: called when all that the run starts from has come."""
-        self.held[self._latest] = dict(self.values)
-        self.programs_of[self._latest] = program
         return _NotedRun(self, party, program, *about)
 
     def note(self, *opened):
@@ -150,10 +137,6 @@ class Follower(Worker):
             delta, mask, _ = self.values[id]
             self.openings.append(Opening(None, id, "input", (), 0, delta, mask))
 
-    def _finish(self):
-        self._carried_through.add(self._latest)
-        return super()._finish()
-
     def _save(self, sender, run_id, step, **_):
         """Nothing: following a worker writes no files."""
         return [(sender, pack("done", step=step))]
@@ -166,30 +149,6 @@ class Follower(Worker):
             self.values[id] = kept[start : start + size].reshape(shape)
             start += size
         return [(sender, pack("done", step=step))]
-
-
-class Dealer(Provider):
-    """The crypto provider's end, which receives what its view holds.
-
-    Attributes:
-        answers: what the end says: a list of (receiver, message).
-        held: address of an attempt -> the masks that it knew when that began, by number.
-        known: address of an attempt -> what it knows of each register.
-    """
-
-    def __init__(self, view):
-        super().__init__(view.party, view.roster)
-        self.answers, self.held, self.known = [], {}, {}
-        sent = (fields for _, fields in view.messages(sender=view.party))
-        with keys(fields["key"] for fields in sent if fields["do"] == "key"):
-            for entry, fields in view.messages(receiver=view.party):
-                self.answers += self.receive(entry.sender, pack(**fields))
-
-    def _make(self, address, program, masks):
-        self.held[address] = dict(self.masks)
-        known, corrections = super()._make(address, program, masks)
-        self.known[address] = known
-        return known, corrections
 
 
 def keys(held):
@@ -207,3 +166,16 @@ def openings(view):
     """Every value that the view holds opened, with the view's share of its mask, as `Opening`s."""
     follower = follow(view)
     return follower.openings if follower else []
+
+
+def unknown_to(views):
+    """What is opened to workers who watch together, less all that they know of its mask.
+
+    Yields:
+        pairs (the first one's `Opening`, what is left of `masked`, or of bits).
+    """
+    for same in zip(*map(openings, views), strict=True):
+        first, rest = same[0], same[0].masked
+        for opening in same:
+            rest = rest ^ opening.mask if first.bits else rest - opening.mask
+        yield first, rest

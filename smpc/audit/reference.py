@@ -191,33 +191,6 @@ class Deal:
 # ---- What the workers compute --------------------------------------------------------------------
 
 
-class Opening(NamedTuple):
-    """What was opened to all workers.
-
-    Attributes:
-        number, op, params: of the instruction; step: how many it had had opened before.
-        value: words, or bits in planes.
-        masks: of each worker, its share of the mask; mask: what all of it is, with what the
-            provider adds. value = secret + sign * mask, or their XOR.
-        secret: what is under it.
-    """
-
-    number: int
-    op: str
-    params: tuple
-    step: int
-    value: np.ndarray
-    masks: list
-    mask: np.ndarray
-    secret: np.ndarray
-    sign: int
-
-    @property
-    def bits(self):
-        """Whether these are bits."""
-        return self.op == "above_zero"
-
-
 class Attempt:
     """One attempt at a run, by all workers.
 
@@ -225,7 +198,8 @@ class Attempt:
         program: a `Program`; inputs: a list of `Held`; deal: a `Deal`.
     Attributes:
         said: of each round, of each worker, the (words, bits) that it sends to be opened.
-        openings: a list of `Opening`, in the order in which they were.
+        secrets: (instruction, how many it had had opened before) -> what is left of it where the
+            mask is 0: of a mask, whose sign is another, less the value.
         flagged: whether it was broken off.
         revealed: of each worker, its words of what is revealed; outputs: a list of `Held`.
     """
@@ -235,7 +209,7 @@ class Attempt:
         self.registers = {
             register: value for (register, _, _), value in zip(program.inputs, inputs, strict=True)
         }
-        self.said, self.openings, self.flagged = [], [], False
+        self.said, self.secrets, self.flagged = [], {}, False
         self._revealed, self._times, self._waiting = [], {}, []
         given = {register for register, _, _ in program.inputs}
         self._needs = [set(step.ins) - given for step in program.steps]
@@ -257,7 +231,7 @@ class Attempt:
         for number, generator, ask in waiting:
             step, value = self.program.steps[number], total(ask.shares, isinstance(ask, Bits))
             times = self._times[number] = self._times.get(number, -1) + 1
-            self.openings.append(Opening(number, step.op, step.params, times, value, *ask[1:]))
+            self.secrets[number, times] = ask.secret
             if step.op == "truncate" and (value < np.uint64(2 ** step.params[2])).any():
                 self.flagged = True
             self._advance(number, generator, value)
@@ -323,8 +297,7 @@ class Attempt:
             case "truncate" | "truncate_exactly":
                 return self._truncate(step, shares, *xs)
             case "above_zero":
-                known = -self.deal.known[step.ins[0]]
-                return comparison.above_zero(xs[0], params[1], shares, known)
+                return comparison.above_zero(xs[0], params[1], shares)
         raise Wrong(f"there is no {op}")
 
     def _check_masks(self, step, xs):
@@ -339,8 +312,7 @@ class Attempt:
 
     def _mask(self, step, shares, x):
         asked = [part - s for part, s in zip(x.parts, shares["s"], strict=True)]
-        a = self.deal.known[step.outs[0]]
-        delta = yield Words(asked, shares["s"], a, self._clear(step, x), -1)
+        delta = yield Words(asked, -self._clear(step, x))
         return Held("masked", None if step.params[1] else shares["s"], delta)
 
     def _truncate(self, step, shares, x):
@@ -349,9 +321,7 @@ class Attempt:
         offset = np.uint64(zone_offset(step.params[1], 63 if exact else step.params[2]))
         asked = values.sums(x.parts, shares["s"])
         asked[0] = asked[0] + offset
-        r = -self.deal.known[step.outs[1]]
-        secret = self._clear(step, x) + offset
-        c = yield Words(asked, shares["s"], r, secret, 1)
+        c = yield Words(asked, self._clear(step, x))
         as_masked = Held("masked", None, c - offset)
         quotient = c // d - offset // d
         if not exact:

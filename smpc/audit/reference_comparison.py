@@ -93,8 +93,8 @@ def known(bits, sums, a):
     return [rho[: a.size].reshape(a.shape)], derived
 
 
-def above_zero(x, bits, shares, r):
-    """x > 0, for what is masked by -r: the bit, `Held`. Yields what is to be opened."""
+def above_zero(x, bits, shares):
+    """x > 0, for what is masked: the bit, `Held`. Yields what is to be opened."""
     n_workers, size, shape = len(shares["rho"]), x.delta.size, x.delta.shape
     delta, r_shares = to_planes(x.delta.ravel(), bits), shares["r"]
     ones = ~np.uint64(0)
@@ -112,9 +112,8 @@ def above_zero(x, bits, shares, r):
         dealt = shares[f"masks{level}"], shares[f"products{level}"]
         g, p = yield from _level(g, p, fan_in, last, *dealt)
     result = [part[0] for part in g]
-    secret = total(result, True)
     asked = [part ^ rho for part, rho in zip(result, shares["rho_bits"], strict=True)]
-    e = yield Bits(asked, shares["rho_bits"], total(shares["rho_bits"], True), secret, 1)
+    e = yield Bits(asked, total(result, True))
     rho = [share[:size].reshape(shape) for share in shares["rho"]]
     return Held("bit", rho, from_plane(e)[:size].reshape(shape))
 
@@ -135,7 +134,7 @@ def _level(g, p, fan_in, last, masks, mask_products):
     ]
     hidden = [np.stack([of[name] for name in names]) for of in bits]
     asked = [x ^ mask for x, mask in zip(hidden, masks, strict=True)]
-    opened = yield Bits(asked, masks, total(masks, True), total(hidden, True), 1)
+    opened = yield Bits(asked, total(hidden, True))
     delta, made = dict(zip(names, opened, strict=True)), []
     for worker, of in enumerate(bits):
         share_of = {(name,): mask for name, mask in zip(names, masks[worker], strict=True)}

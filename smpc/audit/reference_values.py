@@ -29,23 +29,17 @@ class Held(NamedTuple):
 
 
 class Words(NamedTuple):
-    """What all workers want opened: `shares` of each; the rest as in `reference.Opening`."""
+    """What all workers want opened: `shares` of each; `secret`, what it is but for the mask."""
 
     shares: list
-    masks: list
-    mask: np.ndarray
     secret: np.ndarray
-    sign: int
 
 
 class Bits(NamedTuple):
     """The same, of bits in planes."""
 
     shares: list
-    masks: list
-    mask: np.ndarray
     secret: np.ndarray
-    sign: int
 
 
 def total(shares, boolean=False):

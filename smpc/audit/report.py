@@ -82,8 +82,9 @@ def table(rows):
     return "\n".join(lines)
 
 
-def as_json(rows, failures, tests, simulated):
-    """The same and the tests' outcome, for JSON."""
+def as_json(audit):
+    """The same of an `Audit`, and the tests' outcome, for JSON."""
+    rows, tests = audit.rows, audit.tests
     return {
         "rows": [
             {"protocol": view.protocol, "party": view.party, "saw": saw(view)}
@@ -115,10 +116,10 @@ def as_json(rows, failures, tests, simulated):
                     "compared": result.compared,
                     "passed": bool(result.passed),
                 }
-                for result in simulated
+                for result in audit.simulated
             ],
         },
-        "failures": failures,
+        "findings": [[*finding] for finding in audit.findings],
     }
 
 

@@ -8,7 +8,9 @@ import pytest
 import syft
 import torch
 
-from smpc.audit import chance, checks, resample
+from smpc.audit import chance, masks, resample
+from smpc.audit.examine import examined as examined_runs
+from smpc.audit.ledger import Ledger
 from smpc.audit.transcript import WORKERS, Recorder, Transcript
 from smpc.semi2k.compiler import Compiler
 from smpc.semi2k.randomness import new_key
@@ -86,18 +88,25 @@ def recorded(new_session, of, tmp_path):
 
 
 def caught(tests):
-    """What the audit finds: name -> probability. Each is an alarm, by a wide margin."""
+    """What the audit finds: name, but for who sees it, -> probability. Each is an alarm."""
     found = {}
     for name, p in tests.alarms():
+        name = name.removeprefix("chance: ").split(", to all")[0]
         found[name] = min(p, found.get(name, 1))
     return found
 
 
 def examined_in(transcript):
-    """What the audit finds in a recorded run."""
+    """What the audit finds in a recorded run by chance."""
     tests = chance.Tests()
-    checks.examine(transcript, tests)
+    masks.examine(transcript, Ledger(transcript).secrets, tests)
     return caught(tests)
+
+
+def found_in(transcript):
+    """What it finds for certain: a list of `Finding`."""
+    ((_, found),) = examined_runs([transcript], chance.Tests())
+    return found
 
 
 @pytest.fixture
@@ -121,11 +130,12 @@ def examined_once(parties, tmp_path):
 
 @pytest.fixture
 def resampled(parties, tmp_path):
-    """resampled() -> what the audit finds in workers' views under two secrets."""
+    """resampled() -> what the audit finds in workers' views under two secrets, of a small
+    computation."""
 
     def resampled():
         tests = chance.Tests()
-        checks.resampled(tmp_path, tests)
+        resample.resampled(tmp_path, tests, repeats=1)
         return caught(tests)
 
     return resampled

@@ -15,6 +15,7 @@ from smpc.semi2k.provider import Provider
 from smpc.semi2k.session import Session
 from smpc.semi2k.wire import ORCHESTRATOR, pack, raw, unpack
 from smpc.semi2k.worker import Worker
+from tests.audit.conftest import found_in
 
 # ---- Runs that are made anew ---------------------------------------------------------------------
 
@@ -30,14 +31,9 @@ def test_a_zone_that_is_never_checked(monkeypatch, widen, recorded):
 
     widen(58)  # of one in 64 elements
     monkeypatch.setattr(arithmetic, "truncate", truncate)
-    transcript = recorded()
-    found = conduct.wraps_used(transcript)
+    texts = {text for check, text in found_in(recorded()) if check == "messages"}
     for name in WORKERS:
-        for run in range(2):
-            where = f"run {run}, attempt 0, in the zone of a division by 1000"
-            assert f"{name} goes on with {where}" in found
-    assert set(conduct.found_in(transcript, most=2)) >= {*found}
-    assert any("quotient" in line for line in conduct.misfits(transcript)), "and some are wrong"
+        assert f"{name} to me: anew run 0 attempt 0 is missing" in texts
 
 
 def test_a_quotient_of_the_r_of_another_run(monkeypatch, carried_through):
@@ -56,9 +52,9 @@ def test_a_quotient_of_the_r_of_another_run(monkeypatch, carried_through):
 
     monkeypatch.setattr(Provider, "_make", _make)
     monkeypatch.setattr(dealer.Truncation, "make", make)
-    found = conduct.found_in(carried_through(), most=2)
-    assert "a quotient by 1000 does not fit in run 1, attempt 0" in found
-    assert {line.split(" by ")[0] for line in found} == {"a quotient"}
+    found = found_in(carried_through())
+    lines = [text for check, text in found if check == "dealing"]
+    assert lines and all("deal run 1 attempt 0" in line for line in lines)
 
 
 def test_masks_of_an_attempt_that_was_broken_off(monkeypatch, made_anew):
@@ -71,10 +67,9 @@ def test_masks_of_an_attempt_that_was_broken_off(monkeypatch, made_anew):
             values.pop(id, None)
 
     monkeypatch.setattr(provider, "settle", settle)
-    found = conduct.found_in(made_anew(), most=2)
-    assert {"run 1" in line for line in found} == {True}, "the first to use them"
-    masks = {line.split(" do not fit")[0] for line in found if line.startswith("the masks")}
-    assert masks
+    found = found_in(made_anew())
+    lines = [text for check, text in found if check == "dealing"]
+    assert lines and all("deal run 1" in line for line in lines), "the first to use them"
 
 
 def test_a_value_revealed_before_the_last_opening(monkeypatch, carried_through):
@@ -91,8 +86,8 @@ def test_a_value_revealed_before_the_last_opening(monkeypatch, carried_through):
             out.append((orchestrator, pack("result", **about, revealed=raw(run.revealed))))
 
     monkeypatch.setattr(Worker, "_say", say)
-    assert conduct.found_in(carried_through(), most=2) == [
-        f"{name} reveals what run {run}, attempt 0 gives before its last round"
+    assert found_in(carried_through()) == [
+        ("messages", f"{name} reveals what run {run}, attempt 0 gives before its last round")
         for name in WORKERS
         for run in range(2)
     ]
@@ -138,9 +133,12 @@ def test_a_masked_value_sent_to_the_orchestrator(monkeypatch, recorded):
 
     monkeypatch.setattr(Worker, "_say", say)
     monkeypatch.setattr(Session, "receive", receive)
-    assert conduct.found_in(recorded(), most=2) == [
-        f"{name} sends me what is masked" for name in WORKERS
-    ]
+    transcript = recorded()
+    sent = [f"{name} sends me what is masked" for name in WORKERS]
+    assert conduct.trespasses(transcript) == sent
+    found = found_in(transcript)
+    assert {("messages", text) for text in sent} < {*found}
+    assert {check for check, _ in found} == {"messages"}
 
 
 class Dealing:
@@ -211,6 +209,15 @@ def told(monkeypatch):
     return told
 
 
+def tells(found, message):
+    """Whether a message was found to differ under another secret, whoever holds a key."""
+    of_this = [name for name in found if name.endswith(f"{message} differs")]
+    return {name.split(",")[0] for name in of_this} == {
+        *(f"resampled: {worker} of 2" for worker in WORKERS),
+        "resampled: worker1 and worker3 of 3",
+    }
+
+
 def test_a_share_sent_to_the_provider_as_numbers(monkeypatch, resampled, told):
     """Which is in no array, so that no transcript says that it is a share."""
     shares, share = {}, Session.share
@@ -227,7 +234,7 @@ def test_a_share_sent_to_the_provider_as_numbers(monkeypatch, resampled, told):
     told("run", (Worker, Provider))
     monkeypatch.setattr(Session, "share", noted)
     monkeypatch.setattr(session, "pack", with_a_share)
-    assert "worker2 under another secret: numbers and names to crypto_provider" in resampled()
+    assert tells(resampled(), "run (message) from me to crypto_provider")
 
 
 def test_a_share_answered_as_numbers(monkeypatch, resampled, told):
@@ -242,4 +249,4 @@ def test_a_share_answered_as_numbers(monkeypatch, resampled, told):
 
     told("result", ())
     monkeypatch.setattr(Worker, "_finish", finish)
-    assert "worker2 under another secret: numbers and names to me" in resampled()
+    assert tells(resampled(), "result (message) from worker1 to me")
