@@ -2,6 +2,11 @@
 
 import pytest
 
+from smpc.audit import chance
+from smpc.audit.examine import examined
+from smpc.audit.ledger import Ledger
+from smpc.audit.transcript import Recorder, Transcript
+from smpc.semi2k import compiler
 from smpc.semi2k.network import Network
 from smpc.semi2k.provider import AHEAD
 from tests.hosts.conftest import STEPS, Parties, Training, plan_for
@@ -56,3 +61,30 @@ def test_a_batch_that_is_shared_anew_soon(dealing, lag):
         kept.append(training.batch("alice"))
         del kept[: -1 - lag]
         assert training.step(kept[-1]).shape == ()
+
+
+def test_what_was_dealt_ahead_and_did_not_serve_is_accounted_for(dealing, tmp_path, monkeypatch):
+    """By the audit, which knows its addresses and its size: a run made anew goes on at another."""
+    for name, value in {"ZONE": 62, "MAGNITUDE": 2**50, "ANEW": 1}.items():
+        monkeypatch.setattr(compiler, name, value)
+    anew, path = 0, tmp_path / "run.jsonl"
+    while not anew:
+        recorder = Recorder(path, {"protocol": "semi2k"})
+        recorder.start()
+        session, _ = dealing(("alice", "bob") * 3)
+        training = Training(session)
+        batches = {owner: training.batch(owner) for owner in STEPS}
+        for owner in ("alice", "bob") * 3:
+            training.step(batches[owner])
+        recorder.save()
+        anew = session.network.counters.anew
+    transcript = Transcript(path)
+    dealt = transcript.view("dealer").messages(sender="dealer", name="deal")
+    dealt = {(fields["run"], fields["attempt"]) for _, fields in dealt}
+    ((ledger, found),) = examined([transcript], chance.Tests())
+    assert found == []
+    void = dealt - {run.address for run in ledger.runs}
+    assert len(void) > anew, "attempts that were broken off, and what was never asked for"
+    one_more = next(e for e in transcript.entries if e.name == "deal")
+    transcript.entries.append(one_more._replace(fields=one_more.fields | {"run": 2**30}))
+    assert {finding.check for finding in Ledger(transcript).findings} == {"messages"}
