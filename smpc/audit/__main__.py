@@ -76,8 +76,8 @@ def run_all(quick, folder):
         recorded = beside.submit(record_protocols, folder, *((8, 2) if quick else (64, 4)))
         trained = None if quick else beside.submit(scenarios.script, folder)
         findings = [*small.findings(folder, tests, quick)]
+        resample_step.resampled(folder, tests, quick)
         if not quick:
-            resample_step.resampled(folder, tests)
             simulated = simulator.run_all()
             findings += [
                 Finding("simulators", f"{r.protocol}: {r.party} tells it from ideal")

@@ -14,6 +14,8 @@ Bits and differences mod 2^64 are compared, never ring values as floats: those w
 bits, and let the few large values speak for all.
 """
 
+import math
+
 import numpy as np
 from scipy.stats import binom
 
@@ -25,6 +27,8 @@ MOST_TESTS = 4_000_000  # of an audit: each has its part of the level, whenever 
 NEAR = 2**26  # two opened values nearer than this differ by what was hidden, not by their masks
 AT_ONCE = 2**6  # what is near for any two of all values, of which there are many more pairs
 MOST_LIKELY = 1 / (2**64 - 2**ZONE)  # of any one word that was opened
+# Of each pair one is odd, so that with uniform words the difference is uniform, too.
+MULTIPLES = [(a, b) for a in (1, 2, 3) for b in (1, -1, 2, -2, 3, -3) if math.gcd(a, b) == 1]
 FEW = 32  # words: of fewer, nothing could be told at this level
 
 
@@ -101,6 +105,12 @@ def near(differences, within=NEAR):
     neighbours in an array of uniform words are, and independent."""
     hits = int((differences + np.uint64(within) <= np.uint64(2 * within)).sum())
     return float(binom.sf(hits - 1, differences.size, (2 * within + 1) * MOST_LIKELY))
+
+
+def related(one, other):
+    """For each of `MULTIPLES`, P(so many elements of a x - b y are near 0), of uniform and
+    independent x, y: masks of which one is a small multiple of the other. (14,)"""
+    return np.array([near(np.uint64(a) * one - np.uint64(b % 2**64) * other) for a, b in MULTIPLES])
 
 
 def any_two_near(words, within=AT_ONCE):

@@ -13,10 +13,6 @@ import numpy as np
 from smpc.audit import chance
 from smpc.audit.openings import openings, unknown_to
 
-# Two masks of which one is a small multiple of the other: a times it less b times the other is near
-# what the same makes of the secrets.
-MULTIPLES = [(a, b) for a in (1, 2, 3) for b in (1, -1, 2, -2, 3, -3) if np.gcd(a, b) == 1]
-
 
 def examine(transcript, secrets, tests):
     """Test all that was opened, sent to be opened, dealt and drawn.
@@ -112,18 +108,11 @@ def _examine_pairs(seen, to, tests):
         for one, other in itertools.combinations(some, 2) if size >= chance.FEW else ():
             name = f"chance: opened by {one.op} and {other.op}: one mask for both{to}"
             if not bits:
-                tests.add(name, related(one.value, other.value))
+                tests.add(name, chance.related(one.value, other.value))
             elif (one.shape, one.step) == (other.shape, other.step):
                 tests.add(name, chance.bits_agree(one.value, other.value))
     words = np.concatenate([one.value for one in seen if not one.bits])
     tests.add(f"chance: opened: one mask for any two{to}", chance.any_two_near(words))
-
-
-def related(one, other):
-    """For each of `MULTIPLES`, P(so many a x - b y are near 0), of uniform and independent x, y."""
-    return np.array(
-        [chance.near(np.uint64(a) * one - np.uint64(b % 2**64) * other) for a, b in MULTIPLES]
-    )
 
 
 def _examine_view(view, tests):

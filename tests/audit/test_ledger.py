@@ -7,7 +7,7 @@ import msgpack
 import numpy as np
 import pytest
 
-from smpc.audit import chance, masks, scenarios, streams
+from smpc.audit import chance, scenarios, streams
 from smpc.audit.examine import examined
 from smpc.audit.ledger import Ledger
 from smpc.audit.openings import openings, unknown_to
@@ -224,5 +224,5 @@ def test_related_masks_are_seen():
     small = noise >> np.uint64(40)
     for multiple in (1, -1, 3, -3, 2):
         other = np.uint64(multiple % 2**64) * one + small
-        assert masks.related(one, other).min() < 1e-20
-    assert masks.related(one, noise).min() > 1e-6
+        assert chance.related(one, other).min() < 1e-20
+    assert chance.related(one, noise).min() > 1e-6
