@@ -2,7 +2,7 @@
 
 The ends have keys from the operating system and speak over the simulation's network, which is
 tapped: what a party receives is what it sees, and what it draws from its keys. One run computes
-with the same few secrets in each of n elements, which are the samples.
+with the same few secrets in each of n elements, which are the samples; in `repeated` they are runs.
 """
 
 import numpy as np
@@ -59,6 +59,18 @@ class WatchedRun(Run):
             yield number, generator, value
 
 
+class WatchedProvider(Provider):
+    """The provider's end.
+
+    Attributes:
+        known: of its last attempt, register -> what it knows.
+    """
+
+    def _make(self, *args):
+        self.known, corrections = super()._make(*args)
+        return self.known, corrections
+
+
 class Watched(Worker):
     """A worker's end, whose last run is kept in `watched`."""
 
@@ -77,60 +89,81 @@ class Listener:
 
 
 class Ends:
-    """All parties' ends, with fresh keys, for one run of one protocol.
+    """All parties' ends, with fresh keys, for runs of one protocol.
 
     Attributes:
-        inputs, outputs: of each worker, dicts, name -> `Masked` or ring elements.
+        compiled: see `ideal.Compiled`.
+        inputs, outputs: of the latest run, of each worker dicts, name -> `Masked` or ring elements.
+        broken: of the attempt before the one that counted, if there was one: the workers'
+            `WatchedRun`s, and what the provider knew; else None.
     """
 
     def __init__(self, protocol, n_workers):
         self.protocol, (self.owner,) = protocol, OWNERS
         names = tuple(f"worker{i + 1}" for i in range(n_workers))
         self.roster = Roster(ORCHESTRATOR, PROVIDER, names, OWNERS)
-        self.network = Tap(self.roster)
+        self.network, self.compiled = Tap(self.roster), None
         self.workers = [Watched(name, self.roster) for name in names]
-        ends = [*self.workers, Provider(PROVIDER, self.roster), Listener()]
-        ends.append(Owner(self.owner, self.roster))
+        self.provider = WatchedProvider(PROVIDER, self.roster)
+        ends = [*self.workers, self.provider, Listener(), Owner(self.owner, self.roster)]
         self.network.ends |= zip((*names, PROVIDER, ORCHESTRATOR, self.owner), ends, strict=True)
         self.network.send(ORCHESTRATOR, [(PROVIDER, pack("keys", owners=OWNERS))])
 
-    def execute(self, secrets):
-        """Share the secrets and run the protocol, as often as it takes; returns self."""
-        for id, x in enumerate(secrets.values()):
+    def execute(self, secrets, run=0):
+        """Share the secrets and run the protocol, as often as it takes, and each run on as many
+        elements as the first; returns self."""
+        key = None
+        if self.compiled is None:
+            self.compiled = self.protocol.program(len(next(iter(secrets.values()))))
+            key = self.compiled.key
+        else:
+            self.network.received.clear()
+        count = len(secrets) + len(self.protocol.outputs)  # of values of a run
+        ids = range(run * count, (run + 1) * count)
+        for id, x in zip(ids, secrets.values(), strict=False):
             shared = self.network.ends[self.owner].share(id, x.view(np.int64))
             self.network.send(self.owner, shared)
-        ids = {name: id for id, name in enumerate(secrets)}
-        self.inputs = [{n: worker.values[i] for n, i in ids.items()} for worker in self.workers]
-        n = len(next(iter(secrets.values())))
-        self.compiled = self.protocol.program(n)
-        before = {party: len(received) for party, received in self.network.received.items()}
-        for attempt in range(MOST_ATTEMPTS):
-            for party, received in self.network.received.items():
-                del received[before.get(party, 0) :]
-            self._attempt(attempt, tuple(ids.values()))
-            heard = {unpack(message)["do"] for _, message in self.network.received[ORCHESTRATOR]}
-            if heard == {"result"} or self.protocol.broken_off:
-                break
-        else:
-            raise RuntimeError(f"{self.protocol.name} was broken off {attempt} times")
+        self.inputs = [
+            {name: worker.values[id] for name, id in zip(secrets, ids, strict=False)}
+            for worker in self.workers
+        ]
+        attempt = self._attempts(run, ids, key)
+        kept = [worker.unsettled.get((run, attempt), {}) for worker in self.workers]
         names = self.protocol.outputs
-        kept = [worker.unsettled.get((0, attempt), {}) for worker in self.workers]
         self.outputs = [dict(zip(names, stored.values(), strict=True)) for stored in kept]
         return self
 
-    def _attempt(self, attempt, inputs):
-        key, first = self.compiled.key, len(inputs)
-        outputs = tuple(range(first, first + len(self.protocol.outputs)))
-        program = {"program": name_of(key), "key": key, "inputs": inputs, "outputs": outputs}
-        nothing = {"counts": (), "delete": (), "forget": (), "position": None, "to": None}
-        message = pack("run", run=0, attempt=attempt, **program, **nothing)
+    def _attempts(self, run, ids, key):
+        """Attempts at a run until one counts, whose number is returned; of the messages of those
+        before nothing is kept."""
+        received = self.network.received
+        before = {party: len(messages) for party, messages in received.items()}
+        self.broken = None
+        for attempt in range(MOST_ATTEMPTS):
+            for party, messages in received.items():
+                del messages[before.get(party, 0) :]
+            self._attempt(run, attempt, ids, key)
+            heard = {unpack(message)["do"] for _, message in received[ORCHESTRATOR]}
+            if heard == {"result"} or self.protocol.broken_off:
+                return attempt
+            self.broken = [worker.watched for worker in self.workers], self.provider.known
+        raise RuntimeError(f"{self.protocol.name} was broken off {MOST_ATTEMPTS} times")
+
+    def _attempt(self, run, attempt, ids, key):
+        n_inputs = len(self.protocol.inputs)
+        fields = {"run": run, "attempt": attempt, "program": name_of(self.compiled.key), "key": key}
+        fields |= {"inputs": tuple(ids[:n_inputs]), "outputs": tuple(ids[n_inputs:])}
+        fields |= {"counts": (), "forget": (), "position": None, "to": None}
+        delete = tuple(id - len(ids) for id in ids[:n_inputs]) if run else ()
+        message = pack("run", **fields, delete=delete)
         for party in (PROVIDER, *self.roster.workers):
             self.network.send(ORCHESTRATOR, [(party, message)])
 
-    def view(self, worker):
-        """What a worker sees, which is dealt to it, and what is opened to it: two dicts."""
+    def view(self, run):
+        """What a worker sees in a `WatchedRun`: what is dealt to it, and what is opened to it: two
+        dicts."""
         dealt, opened, times = {}, {}, {}
-        run, labels = self.workers[worker].watched, self.compiled.labels
+        labels = self.compiled.labels
         for label, fields, deal in zip(labels, run.program.fields, run.deals, strict=True):
             for field in fields:
                 value = deal[field.name]
@@ -140,6 +173,26 @@ class Ends:
             seen = unpacked(value.words) if isinstance(value, Bits) else value
             opened[f"{labels[number]}.opened{times[number]}"] = seen
         return dealt, opened
+
+    def joint(self, runs, watching):
+        """What some workers see together in their `WatchedRun`s."""
+        views = {worker: self.view(runs[worker]) for worker in watching}
+        _, view = views[watching[0]]
+        for worker, (dealt, _) in views.items():
+            view |= {f"{worker} {name}": value for name, value in dealt.items()}
+        return view
+
+    def views(self):
+        """What is seen in the latest run, by what watches: numbers of workers, all but one; or the
+        orchestrator's id, if it is sent anything."""
+        runs, seen = [worker.watched for worker in self.workers], {}
+        for watching in all_but_one(len(runs)):
+            (absent,) = set(range(len(runs))) - set(watching)
+            view = seen_inputs(self.protocol, self.inputs, watching) | self.joint(runs, watching)
+            seen[watching] = view | of_workers(self.outputs, "output", {absent})
+        if (revealed := self.revealed()) or self.protocol.reveals:
+            seen[ORCHESTRATOR] = revealed
+        return seen
 
     def revealed(self):
         """All that is in what the orchestrator receives, but names and numbers."""
@@ -157,6 +210,12 @@ class Ends:
         return [{**fields, "revealed": b"", "attempt": 0} for fields in messages]
 
 
+def all_but_one(n_workers):
+    """The sets of workers that watch together, each a tuple of their numbers."""
+    numbers = range(n_workers)
+    return [tuple(w for w in numbers if w != absent) for absent in numbers]
+
+
 def samples(protocol, secrets, n_workers):
     """Watch one run, and simulate it.
 
@@ -164,30 +223,28 @@ def samples(protocol, secrets, n_workers):
         protocol: an `ideal.Protocol` on Z_2^64.
         secrets: name -> uint64 (n, ...).
     Returns:
-        the ends; and, by what watches (numbers of workers, all but one; or the orchestrator's id,
-        if it is sent anything), the columns of what that sees, and of what is ideal.
+        the ends; and, by what watches, see `Ends.views`, the columns of what that sees, and of
+        what is ideal.
     """
-    n, pairs = len(next(iter(secrets.values()))), {}
     ends = Ends(protocol, n_workers).execute(secrets)
-    views = [ends.view(worker) for worker in range(n_workers)]
-    for absent in range(n_workers):
-        watching = tuple(worker for worker in range(n_workers) if worker != absent)
-        real = seen_inputs(protocol, ends.inputs, watching)
-        for worker in watching:
-            real |= {f"{worker} {name}": value for name, value in views[worker][0].items()}
-        real |= views[watching[0]][1] | of_workers(ends.outputs, "output", {absent})
-        pairs[watching] = real, _accepted(simulated, protocol, n, secrets, watching, n_workers)
-    if (real := ends.revealed()) or protocol.reveals:
-        pairs[ORCHESTRATOR] = real, _accepted(ideal_revealed, protocol, n, secrets, n_workers)
+    pairs = {
+        who: (real, ideal_view(protocol, secrets, who, n_workers))
+        for who, real in ends.views().items()
+    }
     return ends, {
         who: tuple(columns(view, protocol.bits) for view in pair) for who, pair in pairs.items()
     }
 
 
-def _accepted(world, protocol, n, *args):
-    """An ideal view of a run that is not broken off, or one of which all are."""
+def ideal_view(protocol, secrets, who, n_workers):
+    """What is ideal for what watches, of a run that is not broken off, or one of which all are."""
+    n = len(next(iter(secrets.values())))
     for _ in range(MOST_ATTEMPTS):
-        view = world(protocol, Sampling(n), *args)
+        coins = Sampling(n)
+        if who == ORCHESTRATOR:
+            view = ideal_revealed(protocol, coins, secrets, n_workers)
+        else:
+            view = simulated(protocol, coins, secrets, who, n_workers)
         if view.pop("anew").any() == protocol.broken_off:
             return view
     raise RuntimeError(f"{protocol.name} was broken off {MOST_ATTEMPTS} times")

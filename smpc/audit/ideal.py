@@ -96,7 +96,7 @@ class Protocol:
         corrections: name of an output -> "label.field" whose share makes up for it.
         conditioned: whether it has too many random values to enumerate all; then `free` are the
             beginnings of names of a worker's own that are enumerated all the same, and
-            `few_secrets`, whether the secrets are not.
+            `few_secrets`, whether the secrets are not, and `few_masks`, nor what hides them.
     """
 
     name: str
@@ -105,7 +105,7 @@ class Protocol:
     inputs_given = True
     reveals = broken_off = False
     corrections: ClassVar = {}
-    conditioned = few_secrets = False
+    conditioned = few_secrets = few_masks = False
     free = ()
 
     def __init__(self, bits=SMALL):
@@ -118,6 +118,11 @@ class Protocol:
     def held(self, variable):
         """Whether its enumeration is conditioned on this variable of a worker's own."""
         return self.conditioned and not variable.startswith(self.free)
+
+    def hides_an_input(self, variable):
+        """Whether this is a variable that hides a secret: part of its mask, or a share of it."""
+        _, _, name = variable.partition(".")
+        return name.partition(".")[0].partition("[")[0] in self.inputs
 
     def form(self, name):
         """The form of an input."""
@@ -160,9 +165,15 @@ class Protocol:
         it ended with, these shares being 0."""
         return {name: outputs[z] - registers[z] for z, name in self.corrections.items()}
 
-    def truncated(self, secrets):
-        """The value that its truncation divides, if it has one: ring elements."""
-        return secrets["x"]
+    def leakage(self, secrets, minus_r):
+        """What the crypto provider is told, where a run may be broken off: whether it is.
+
+        Args:
+            minus_r: label of a truncation -> what masks the value that it divides.
+        Returns:
+            bool (n,).
+        """
+        raise NotImplementedError
 
     def uniform(self, coins, name, shape=()):
         """Uniform ring elements."""

@@ -14,6 +14,27 @@ from smpc.audit.ideal_comparison import Comparison
 from smpc.semi2k import arithmetic, ring
 
 
+def rounded(x, c, d, zone, bits):
+    """What truncation by d is to make of x where it opens c: ring elements.
+
+    Returns:
+        of the quotient delta and the mask; and bool: where the run is broken off.
+    """
+    shift, divisor, most = arithmetic.offset(d, zone), np.uint64(d), np.uint64(2**bits - 1)
+    r = c - x - np.uint64(shift) & most
+    delta = c // divisor - np.uint64(shift // d)
+    return delta, -(r // divisor) & most, c < np.uint64(2**zone)
+
+
+def rounded_exactly(x, c, d, bits):
+    """What exact truncation by d is to make of x where it opens c: ring elements."""
+    shift, divisor = arithmetic.offset(d, bits - 1), np.uint64(d)
+    v = x + np.uint64(shift) & np.uint64(2**bits - 1)
+    negative = ring.signed(c - v) // np.int64(d)
+    quotient = np.where(c < v, negative.view(np.uint64), (c - v) // divisor)
+    return c // divisor - quotient - np.uint64(shift // d)
+
+
 class Truncation(Protocol):
     """x / d, rounded as c says, masked by what is shared afresh; and x, masked by what is not.
 
@@ -27,7 +48,6 @@ class Truncation(Protocol):
     outputs = ("y", "t")
     conditioned = True
     free = ("truncate",)
-    of = "x"  # the register that is truncated
 
     def __init__(self, bits=SMALL, d=2, zone=SMALL - 1, form="share"):
         super().__init__(bits)
@@ -54,16 +74,18 @@ class Truncation(Protocol):
         params = (n,), self.d, self.zone, True
         return "truncate", "truncate", ("y", "t"), (register,), *params
 
+    def truncated(self, secrets):
+        """The value that it divides: ring elements."""
+        return secrets["x"]
+
     def functionality(self, coins, secrets, masks):
         y, t, anew = self.rounded(coins, self.truncated(secrets))
         return Outcome({"y": y, "t": t}, anew=anew)
 
     def rounded(self, coins, x):
         """The two outputs for a value x, and where the run is broken off."""
-        c, d = self.uniform(coins, "c"), np.uint64(self.d)
-        r = self.reduced(c - x - self.offset)
-        y, a = c // d - self.offset // d, self.reduced(-(r // d))
-        anew = c < np.uint64(2**self.zone)
+        c = self.uniform(coins, "c")
+        y, a, anew = rounded(x, c, self.d, self.zone, self.bits)
         value = ring.signed(x, self.bits)
         error = ring.signed(y + a, self.bits) * self.d - value
         wrong = (np.abs(error) >= self.d) | ((value % self.d == 0) & (error != 0))
@@ -76,11 +98,9 @@ class Truncation(Protocol):
         return {"truncate.q": outputs["y"].a, "truncate.opened0": c}
 
     def leakage(self, secrets, minus_r):
-        """What the crypto provider is told, for -r: where the run is made anew.
-
-        For two values it is told otherwise with probability 2 |x - x'| / 2^bits at most, over r.
-        """
-        c = self.reduced(self.truncated(secrets) + self.offset - minus_r)
+        """For two values it is told otherwise with probability 2 |x - x'| / 2^bits at most, over
+        r."""
+        c = self.reduced(self.truncated(secrets) + self.offset - minus_r["truncate"])
         return c < np.uint64(2**self.zone)
 
 
@@ -249,11 +269,8 @@ class ExactTruncation(Protocol):
         return [*steps, ("truncate", "truncate_exactly", ("y", "t"), (x,), (n,), self.d)]
 
     def functionality(self, coins, secrets, masks):
-        x, c, d = secrets["x"], self.uniform(coins, "c"), np.uint64(self.d)
-        v = self.reduced(x + self.offset)
-        negative = ring.signed(c - v) // np.int64(self.d)
-        quotient = np.where(c < v, negative.view(np.uint64), (c - v) // d)
-        y = c // d - quotient - self.offset // d
+        x, c = secrets["x"], self.uniform(coins, "c")
+        y = rounded_exactly(x, c, self.d, self.bits)
         error = ring.signed(y, self.bits) - ring.signed(x, self.bits) // self.d
         if not set(np.unique(error)) <= {0, 1}:
             raise RuntimeError("this is not x / d, rounded down or up")

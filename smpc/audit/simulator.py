@@ -18,10 +18,10 @@ sees its value and its mask, and no share.
 
 What is shown, and how:
 
-Exactly, on Z_2^4 (`check`), for two workers. The workers' own code runs on every combination of
-secrets and random values at once, each a run of its own; the two joint distributions are compared
-as counts, with no tolerance. Where runs may be broken off, those that are and those that are not
-are compared together, so that nothing is conditioned on being accepted.
+Exactly, on rings of 2 to 5 bits, most on Z_2^4 (`check`), for two workers. The workers' own code
+runs on every combination of secrets and random values at once, each a run of its own; the two joint
+distributions are compared as counts, with no tolerance. Where runs may be broken off, those that
+are and those that are not are compared together, so that nothing is conditioned on being accepted.
 - Over everything: sharing, mask, mask of a partial, unhide, refresh, complete, reveal, truncation
   of a partial, AND gates of two and three inputs, the node of the comparison's tree that has two.
 - Over all secrets, and all random values but the party's own shares of what is named, which are
@@ -30,27 +30,42 @@ are compared together, so that nothing is conditioned on being accepted.
   linear, and a quotient as a factor (inputs, masks, quotients), select (the bit's mask), AND gates
   of four inputs and nodes of three and four (inputs, masks, and products of masks but those that
   make an output's share), product that is truncated, comparison of 2, 3 and 4 bits (all), ReLU (all
-  but select's c).
-- With these and the secrets drawn: product of matrices, one mask kept for two products.
+  but select's c); two masks, truncations or comparisons at once, and a remainder that enters the
+  next truncation (all), two selects (all but their c).
+- With these and the secrets drawn: product of matrices, one mask kept for two products, a bias
+  joined to a product before that is truncated, two truncated products with a factor in common; and,
+  with the masks of the inputs drawn, too, a whole program: product, truncation, comparison, select,
+  mask, product with a bias, revealed, and a weight that is updated (`ideal_composed.Step`).
 Each comparison is exact for the shares that were drawn; shares of other values are only sampled.
 For the orchestrator and the provider they are all of worker1's, but for what hides the shares of
 what is revealed. Truncation takes all numbers, also beyond those that it is right for; what it is
 right for is checked by its functionality.
 
-Statistically, on Z_2^64 (`check_samples`), for two workers, and for each two of three watching
-together. The parties' ends exchange their messages, see `ends`, with keys from the operating
-system, for a few secrets. Compared with samples of what is ideal are the means of each bit, of each
-product of two bits and of each product of three values' lowest bits, as -1 and 1. By Hoeffding's
-inequality and a union bound, a correct protocol fails any of the tests of `run_all` with
-probability at most `LEVEL`. What else many bits tell together is not looked at. Runs that count
-are compared with simulated ones on the condition that these count, too; and runs that are broken
-off for certain by themselves. All that the orchestrator and the provider are sent, but for the
-shares of what is revealed, is compared byte by byte: it is the same for all secrets. So but for
-these shares, and for which runs are made anew, the orchestrator sees nothing.
+Statistically, on Z_2^64, for two workers, and for each two of three watching together. The parties'
+ends exchange their messages, see `ends`, with keys from the operating system, for a few secrets.
+Compared with samples of what is ideal are the means of each bit, of each product of two bits and of
+each product of three values' lowest bits, as -1 and 1. By Hoeffding's inequality and a union bound,
+a correct protocol fails any of the tests of `run_all` with probability at most `LEVEL`. What else
+many bits tell together is not looked at.
+- Samples are the elements of one run (`check_samples`): each protocol, a program with two
+  instructions of each kind, so that what two of a kind have in common shows, and the whole program.
+  Runs that count are compared with simulated ones on the condition that these count, too; and runs
+  that are broken off for certain by themselves. All that the orchestrator and the provider are
+  sent, but for the shares of what is revealed, is compared byte by byte: it is the same for all
+  secrets. So but for these shares, and for which runs are made anew, the orchestrator sees nothing.
+- Samples are runs of one session on arrays of 1, 2, 3 and 65 elements (`check_runs`): the whole
+  program. A comparison fills words of 64 bits, and what fills them is looked at, too. Each bit is
+  compared by itself; of the elements, and of what fills words, the first and last together.
+- Samples are runs of a program with two truncations that were broken off and made anew
+  (`check_attempts`), by a zone that is a quarter of the ring: the workers' view of both attempts
+  together; the provider's masks in both, under the condition that the one was broken off and the
+  other was not, as its simulator finds by what it is handed; how often that is, which is all that
+  the orchestrator sees of it.
 
 By composition (Canetti 2000, theorem 5), and not by enumeration: the comparison of more than 4
-bits, whose tree has several levels of such nodes; programs of more instructions; more workers than
-two; the dealing, which is here done with uniform shares in the place of AES-CTR streams.
+bits, whose tree has several levels of such nodes; other programs, and runs that use what others
+have made; more workers than three; the dealing, which is here done with uniform shares in the place
+of AES-CTR streams.
 """
 
 import math
@@ -59,11 +74,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from smpc.audit import ideal
+from smpc.audit import distances, ideal
 from smpc.audit.chance import LEVEL
 from smpc.audit.ends import samples
 from smpc.audit.ideal import Refresh, Reveal
 from smpc.audit.ideal_comparison import AndGates, Comparison, Select
+from smpc.audit.ideal_composed import (
+    BiasJoined,
+    EachTwice,
+    Remainder,
+    Step,
+    Twice,
+    TwoProducts,
+)
 from smpc.audit.ideal_truncation import (
     BrokenOff,
     ExactTruncation,
@@ -73,6 +96,7 @@ from smpc.audit.ideal_truncation import (
     Truncation,
     TruncationRevealed,
 )
+from smpc.audit.repeated import at_edges, samples_of_attempts, samples_of_runs
 from smpc.audit.transcript import ORCHESTRATOR, PARTIES, PROVIDER, WORKERS
 from smpc.audit.variables import Enumeration, Held, columns
 from smpc.audit.worlds import (
@@ -86,11 +110,13 @@ from smpc.audit.worlds import (
     simulated,
 )
 from smpc.semi2k import comparison
-from smpc.semi2k.comparison import planes
 from smpc.semi2k.compiler import ZONE
 from smpc.semi2k.session import OWNERS
 
 (OWNER,) = OWNERS
+SIZES = (1, 2), (2, 2), (3, 2), (65, 2), (1, 3)  # elements of an array, and workers
+RUNS = 256
+OFTEN = 62  # a zone, so that some 44 of a hundred runs with two truncations are broken off
 
 
 class Result(NamedTuple):
@@ -122,21 +148,27 @@ class Result(NamedTuple):
 def run_all():
     """Compare every protocol for every party, both ways: a list of `Result`.
 
-    The samples are 4096 for each of two secrets, and half as many of three workers. (These compare
-    in a ReLU, and not again by itself.)
+    The samples are 4096 for each of two secrets, or 1024 of programs of many values, and half as
+    many of three workers (these compare in a ReLU, and not again by itself); or 256 runs.
     """
     results = [check(protocol, party) for protocol in small() for party in PARTIES]
     results.append(check(ideal.Sharing(), OWNER))
     cases = [(protocol, 2) for protocol in large()]
     cases += [(protocol, 3) for protocol, _ in cases if not isinstance(protocol, Comparison)]
+    level = LEVEL / (len(cases) + len(SIZES) + 2)
     for protocol, n_workers in cases:
-        n = 4096 if n_workers == 2 else 2048
-        results += check_samples(protocol, n_workers, 2, n, LEVEL / len(cases))
+        n = 1024 if isinstance(protocol, EachTwice | ReLU | Step) else 4096
+        results += check_samples(protocol, n_workers, 2, n if n_workers == 2 else n // 2, level)
+    for size, n_workers in SIZES:
+        results += check_runs(Step(64, 10, ZONE), size, n_workers, RUNS, level)
+    for n_workers in (2, 3):
+        results += check_attempts(TwoProducts(64, 10, OFTEN), n_workers, RUNS, level)
     return results
 
 
 def small():
-    """The protocols on small rings: on Z_2^4, and a truncation on Z_2^5, with room for its d."""
+    """The protocols on small rings: on Z_2^4, a truncation on Z_2^5, with room for its d, and
+    programs of more variables on smaller ones."""
     protocols = [ideal.Sharing(), ideal.Mask(), ideal.HiddenMask(), ideal.Unhide()]
     protocols += [kind(form=form) for kind in (Refresh, Reveal) for form in ("share", "hidden")]
     protocols += [ideal.Product(), ideal.MatrixProduct(), ideal.KeptMask(), ideal.Linear()]
@@ -146,17 +178,21 @@ def small():
     protocols += [Comparison(), Comparison(compared=3), Comparison(compared=2)]
     protocols += [Select("masked"), Select("bit")]
     protocols += [AndGates((term,)) for term in comparison.terms(4, last=True)]
-    return protocols + [AndGates(comparison.terms(fan_in, last=False)) for fan_in in (2, 3, 4)]
+    protocols += [AndGates(comparison.terms(fan_in, last=False)) for fan_in in (2, 3, 4)]
+    protocols += [Twice("mask"), Twice("truncation"), Twice("comparison", 3), Twice("select", 2)]
+    return [*protocols, Remainder(), *(kind(3, 2, 2) for kind in (BiasJoined, TwoProducts, Step))]
 
 
 def large():
-    """The protocols on Z_2^64, with truncations by 1000 as the compiler makes them."""
+    """The protocols on Z_2^64, with truncations as the compiler makes them. What is part of another
+    of these is not compared by itself."""
     protocols = [kind(bits=64) for kind in (ideal.Sharing, ideal.Mask, ideal.HiddenMask)]
     protocols += [kind(bits=64) for kind in (ideal.Unhide, Refresh, Reveal, ideal.Product)]
-    protocols += [kind(bits=64) for kind in (ideal.MatrixProduct, ideal.KeptMask, ideal.Linear)]
-    kinds = Truncation, ProductTruncation, TruncatedFactor, TruncationRevealed, ReLU
-    protocols += [kind(64, 1000, ZONE) for kind in kinds]
-    return [*protocols, ExactTruncation(64, 1000), Comparison(64), BrokenOff(64)]
+    protocols += [kind(bits=64) for kind in (ideal.MatrixProduct, ideal.Linear)]
+    protocols += [kind(64, 1000, ZONE) for kind in (Truncation, TruncationRevealed, ReLU)]
+    protocols += [ExactTruncation(64, 1000), Comparison(64), BrokenOff(64)]
+    kinds = BiasJoined, TwoProducts, Remainder, EachTwice, Step
+    return protocols + [kind(64, 10, ZONE) for kind in kinds]
 
 
 # ---- Exactly, on a small ring --------------------------------------------------------------------
@@ -172,7 +208,7 @@ def check(protocol, party):
     held = Held(lambda variable: _held(protocol, party, variable))
     worlds = [_enumerate(world, protocol, party, held) for world in (_real, _ideal)]
     compared = sum(len(column) for world in worlds for column, _ in [*world.values()][:1])
-    return Result(protocol.name, party, "exact", compared, total_variation(*worlds), 0)
+    return Result(protocol.name, party, "exact", compared, distances.total_variation(*worlds), 0)
 
 
 def _watching(party):
@@ -185,6 +221,8 @@ def _held(protocol, party, variable):
     hides the shares of what is revealed."""
     if variable.startswith("secret."):
         return protocol.few_secrets
+    if protocol.few_masks and protocol.hides_an_input(variable):
+        return True
     worker, _, own = variable.partition(".")
     if worker != str(_watching(party)):
         return False
@@ -234,42 +272,10 @@ def _ideal(protocol, party, coins):
     if party == ORCHESTRATOR:
         return view | ideal_revealed(protocol, coins, secrets, 2)
     world = Real(protocol, coins, (worker,)).execute(None)
-    anew = np.zeros(coins.n, bool)
-    for minus_r in world.minus_r.values():
-        anew |= protocol.leakage(secrets, minus_r)
+    anew = world.anew  # False, of a protocol that has no truncation
+    if world.minus_r:
+        anew = protocol.leakage(secrets, world.minus_r)
     return view | world.made | {"anew": anew}
-
-
-def total_variation(one, other):
-    """The distance of two joint distributions: a Fraction.
-
-    Args:
-        one, other: columns, as of `variables.columns`, of the same names; the points of each are
-            equally likely.
-    """
-    keys, position = [np.uint64(0), np.uint64(0)], 0
-    for name in _same_names(one, other):
-        pair, width = [side[name][0] for side in (one, other)], one[name][1]
-        if all((column == pair[0][0]).all() for column in pair):
-            continue  # a single value
-        if position + width > 64:
-            raise ValueError("these are too many variables for a key of 64 bits")
-        keys = [key | column << np.uint64(position) for key, column in zip(keys, pair, strict=True)]
-        position += width
-    found = [np.unique(key, return_counts=True) for key in keys]
-    # (asked for the counts, numpy sorts; union1d hashes, which takes ten times as long)
-    values, _ = np.unique(np.concatenate([at for at, _ in found]), return_counts=True)
-    counts = np.zeros((2, len(values)), dtype=np.int64)
-    for row, (at, times) in zip(counts, found, strict=True):
-        row[np.searchsorted(values, at)] = times
-    n, m = (int(row.sum()) for row in counts)
-    return Fraction(int(np.abs(counts[0] * m - counts[1] * n).sum()), 2 * n * m)
-
-
-def _same_names(one, other):
-    if set(one) != set(other):
-        raise ValueError(f"seen in one world only: {sorted(set(one) ^ set(other))[:3]}")
-    return sorted(one)
 
 
 # ---- Statistically, on Z_2^64 --------------------------------------------------------------------
@@ -291,21 +297,52 @@ def check_samples(protocol, n_workers, n_secrets, n, level):
     for secrets in _examples(protocol, n_secrets, n):
         ends, pairs = samples(protocol, secrets, n_workers)
         for who, worlds in pairs.items():
-            found.setdefault(who, []).append(largest_difference(*worlds))
+            found.setdefault(who, []).append(distances.largest_difference(*worlds))
         for party, messages in said.items():
             messages.append(ends.said(party))
     results = []
     for who, differences in found.items():
-        # two means of n numbers in [-1, 1]: P(|difference| >= t) <= 2 exp(-n t^2 / 4)
-        tests = len(found) * sum(count for _, count in differences)
-        limit = 2 * math.sqrt(math.log(2 * tests / level) / n)
-        distance = max(difference for difference, _ in differences)
-        compared, party = 2 * n * len(differences), _named(who, n_workers)
-        results.append(Result(protocol.name, party, "statistical", compared, distance, limit))
+        party = _named(who, n_workers)
+        results.append(_statistical(protocol.name, party, differences, n, level / len(found)))
     for party, (first, *others) in said.items():
         count, name = len(first) * (1 + len(others)), _named(party, n_workers)
         distance = Fraction(sum(other != first for other in others))
         results.append(Result(protocol.name, name, "messages", count, distance, 0))
+    return results
+
+
+def _statistical(name, party, differences, n, level):
+    """A `Result` of differences of means, (the largest, of how many) pairs, of n samples each."""
+    limit = distances.limit(sum(count for _, count in differences), n, level)
+    distance = max(difference for difference, _ in differences)
+    return Result(name, party, "statistical", 2 * n * len(differences), distance, limit)
+
+
+def check_runs(protocol, size, n_workers, n, level):
+    """The same, of n runs on arrays of `size` elements, for workers and orchestrator: a list.
+
+    Each bit of all elements is looked at by itself, and those of the elements at the ends together.
+    """
+    (*_, secrets), results = _examples(protocol, 4, size), []
+    pairs = samples_of_runs(protocol, secrets, n_workers, n)
+    for who, worlds in pairs.items():
+        edges = (columns(at_edges(view, size), protocol.bits) for view in worlds)
+        found = distances.largest_difference(*edges), distances.largest_of_bits(*worlds)
+        (together, pairs_of), (alone, bits) = found
+        found = [(max(together, alone), pairs_of + bits)]
+        name, party = f"{protocol.name}, arrays of {size}", _named(who, n_workers)
+        results.append(_statistical(name, party, found, n, level / len(pairs)))
+    return results
+
+
+def check_attempts(protocol, n_workers, n, level):
+    """The same, of n runs on one element, which were broken off and made anew."""
+    (*_, secrets), results = _examples(protocol, 4, 1), []
+    pairs = samples_of_attempts(protocol, secrets, n_workers, n)
+    for who, worlds in pairs.items():
+        found = [distances.largest_difference(*worlds)]
+        name, party = f"{protocol.name}, made anew", _named(who, n_workers)
+        results.append(_statistical(name, party, found, n, level / len(pairs)))
     return results
 
 
@@ -327,38 +364,3 @@ def _examples(protocol, count, n):
             name: np.full((n, *shape), picks[(i + j) % len(picks)] % 2**64, dtype=np.uint64)
             for j, (name, (_, shape)) in enumerate(protocol.inputs.items())
         }
-
-
-def largest_difference(one, other):
-    """How far the means of two samples are apart, and how many means there are.
-
-    Args:
-        one, other: columns of the same names, with as many samples each, a multiple of 64.
-    """
-    names = _same_names(one, other)
-    firsts = np.cumsum([0, *(one[name][1] for name in names[:-1])])
-    sides = [_bits([side[name] for name in names]) for side in (one, other)]
-    size, n_words = sides[0].shape
-    largest = _most_apart(sides)
-    for i in range(size):
-        largest = max(largest, _most_apart([side[i] ^ side[i + 1 :] for side in sides]))
-    i, j = np.triu_indices(len(firsts), 1)  # pairs of columns, those of the first last
-    lowest = [side[firsts] for side in sides]
-    pairs = [low[i[::-1]] ^ low[j[::-1]] for low in lowest]
-    for k in range(len(firsts)):
-        behind = math.comb(len(firsts) - 1 - k, 2)  # pairs of columns that are all after this one
-        triples = [low[k] ^ pair[:behind] for low, pair in zip(lowest, pairs, strict=True)]
-        largest = max(largest, _most_apart(triples))
-    # of products of bits as -1 and 1, whose mean is 1 less twice the mean of their XOR
-    return 2 * largest / (64 * n_words), size * (size + 1) // 2 + math.comb(len(firsts), 3)
-
-
-def _most_apart(pair):
-    """Two arrays of rows of bits: by how many ones a row of one and of the other differ at most."""
-    one, other = (np.bitwise_count(side).sum(axis=-1, dtype=np.int64) for side in pair)
-    return int(np.abs(one - other).max(initial=0))
-
-
-def _bits(columns_):
-    """Columns -> all their bits: uint64 (bits, n / 64), a row for each, 64 samples to a word."""
-    return np.concatenate([planes(np.ascontiguousarray(x), width) for x, width in columns_])

@@ -74,7 +74,7 @@ def drive(runs, labels, coins, opening):
             opened |= blanked({name: value}, anew)
             instruction = runs[0].program.instructions[number]
             if instruction.op == "truncate" and coins.apart:
-                breaks_off = flags(runs[0].bits, *instruction.params[1:3])[value]
+                breaks_off = _breaks_off(runs[0].bits, value, *instruction.params[1:3])
                 flagged |= breaks_off
                 value = np.where(breaks_off, np.uint64(2 ** runs[0].bits - 1), value)
             given[value.dtype == bool].append(held(value).ravel())
@@ -86,6 +86,12 @@ def drive(runs, labels, coins, opening):
         except Flagged:  # of samples, which are all of one run
             return opened, np.ones(coins.n, bool)
     return opened, anew
+
+
+def _breaks_off(bits, value, d, zone):
+    """Whether workers who open these break off; on Z_2^64, where only simulated ones do so for each
+    element by itself, whether they are to."""
+    return value < np.uint64(2**zone) if bits == 64 else flags(bits, d, zone)[value]
 
 
 def flags(bits, d, zone):

@@ -26,10 +26,11 @@ from smpc.semi2k.wire import pack, raw
 from smpc.semi2k.worker import Worker
 
 NODE = AndGates(comparison.terms(4, last=False))
-PROTOCOLS = 34  # on small rings
+PROTOCOLS = 42  # on small rings
 TWO_OF_THREE = {
     f"worker{i} and worker{j}, of 3 workers" for i, j in itertools.combinations((1, 2, 3), 2)
 }
+MADE_ANEW = "two truncated products, made anew"
 NOTHING = Held(lambda name: False)
 
 
@@ -50,13 +51,22 @@ def test_every_protocol_for_every_party():
     assert exact["truncation by 3 of 5 bits", "worker1"].compared == 2 * 32 * 32 * 32**2
     assert exact["exact truncation by 3", "worker1"].compared == 2 * 8 * 16 * 16**3
     assert exact["comparison", "worker1"].compared == 2 * 15 * 16 * 2 * 2**6
+    assert exact["step", "worker1"].compared == 2 * 8**3 * 8 * 2**3 * 8
+    assert exact["two truncations", "worker1"].compared == 2 * 16**2 * 16**2
     assert exact["ReLU", "worker1"].compared == 2 * 7 * 16 * 2 * 2**4 * 16
     sampled = {(r.protocol, r.party) for r in results if r.method == "statistical"}
     large = {protocol.name for protocol in simulator.large()}
     assert {(name, who) for name in large for who in WORKERS} <= sampled
     assert {(name, who) for name in large - {"comparison"} for who in TWO_OF_THREE} <= sampled
+    few = {f"step, arrays of {size}" for size in (1, 2, 3, 65)}
+    assert {(name, who) for name in few | {MADE_ANEW} for who in WORKERS} <= sampled
+    assert {
+        (name, who) for name in ("step, arrays of 1", MADE_ANEW) for who in TWO_OF_THREE
+    } <= sampled
+    assert (MADE_ANEW, PROVIDER) in sampled
     revealed = {protocol for protocol, party in sampled if party == ORCHESTRATOR}
-    assert revealed == {"reveal", "truncation, revealed"}
+    programs = {"two truncated products", "two of each kind", "step", MADE_ANEW, *few}
+    assert revealed == {"reveal", "truncation, revealed", *programs}
     said = {(r.protocol, r.party) for r in results if r.method == "messages"}
     assert {(name, who) for name in large for who in (PROVIDER, ORCHESTRATOR)} <= said
 
@@ -250,7 +260,7 @@ def test_what_runs_made_anew_tell_the_provider_is_bounded(bits, d, zone):
     protocol = Truncation(bits, d, zone)
     minus_r = np.arange(2**bits, dtype=np.uint64)
     told = {
-        x: protocol.leakage({"x": np.full(2**bits, x % 2**bits, np.uint64)}, minus_r)
+        x: protocol.leakage({"x": np.full(2**bits, x % 2**bits, np.uint64)}, {"truncate": minus_r})
         for x in protocol.values()
     }
     for x, y in itertools.combinations(told, 2):
@@ -326,55 +336,6 @@ def test_what_else_the_orchestrator_is_told_is_caught(monkeypatch):
 
 
 # ---- What the comparisons stand on ---------------------------------------------------------------
-
-
-def column(*values):
-    return {"x": (np.array(values, dtype=np.uint64), 4)}
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "expected"),
-    [
-        ([0, 1, 2, 3], [3, 2, 1, 0], 0),
-        ([0, 1], [0, 0, 1, 1], 0),
-        ([0, 1, 2, 3], [0, 1, 2, 2], "1/4"),
-        ([0, 0, 1], [0, 1], "1/6"),
-        ([5], [6], 1),
-    ],
-)
-def test_total_variation(one, other, expected):
-    found = simulator.total_variation(column(*one), column(*other))
-    assert found == simulator.Fraction(expected)
-
-
-def test_other_variables_are_not_compared():
-    with pytest.raises(ValueError, match="one world only"):
-        simulator.total_variation(column(1), {"y": (np.ones(1, np.uint64), 4)})
-
-
-def test_the_largest_difference_of_means():
-    """Of bits, and of products of two and of three, as -1 and 1, against sums of floats."""
-    coins, n = Sampling(128), 128
-    sides = [
-        {
-            name: (coins.draw(f"{name} {side}", 2**w), w)
-            for name, w in (("x", 3), ("y", 1), ("z", 2))
-        }
-        for side in range(2)
-    ]
-    means = []
-    for side in sides:
-        signs = {
-            name: [1 - 2.0 * (words >> np.uint64(i) & np.uint64(1)) for i in range(w)]
-            for name, (words, w) in side.items()
-        }
-        every = [bit for bits in signs.values() for bit in bits]
-        products = [a * b for a, b in itertools.combinations(every, 2)]
-        triple = np.prod([bits[0] for bits in signs.values()], axis=0)
-        means.append([x.sum() / n for x in (*every, *products, triple)])
-    largest, count = simulator.largest_difference(*sides)
-    assert largest == np.abs(np.subtract(*means)).max()
-    assert count == len(means[0])
 
 
 @pytest.mark.parametrize("bits", [4, 6, 16, 64])
