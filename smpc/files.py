@@ -9,6 +9,8 @@ import pathlib
 import stat
 import tempfile
 
+PRIVATE = 0o600  # mode of what is for its user alone
+
 
 class FileError(Exception):
     """A file that cannot be read, written or used; the message is one line for the user.

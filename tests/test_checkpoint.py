@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -110,7 +111,9 @@ def test_what_a_checkpoint_holds(run, tmp_path):
     ]
     shares = []
     for worker in ("worker1", "worker2"):
-        fields = storage.read(kept.folder / worker / "3.shares")
+        file = kept.folder / worker / "3.shares"
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        fields = storage.read(file)
         assert fields.keys() == {"worker", "about", "shapes", "shares"}
         assert fields["about"].keys() == {"run", "step"}
         shares.append(np.frombuffer(fields["shares"], np.uint64))
@@ -125,11 +128,11 @@ def broken_off_after(written, monkeypatch):
     """Have the next write but `written` be broken off, as by a kill."""
     left = iter(range(written))
 
-    def write(path, content):
+    def write(path, content, *mode):
         if next(left, None) is None:
             path.with_name(f".{path.name}.0").write_bytes(content[: len(content) // 2])
             raise KeyboardInterrupt
-        files.write_whole(path, content)
+        files.write_whole(path, content, *mode)
 
     monkeypatch.setattr(storage, "write_whole", write)
 
@@ -317,7 +320,7 @@ def test_a_checkpoint_that_cannot_be_written(run, monkeypatch):
     kept, model, record = run()
     kept.begin(model, record)
 
-    def full(path, content):
+    def full(path, content, *mode):
         raise OSError(28, "No space left on device", str(path))
 
     monkeypatch.setattr(storage, "write_whole", full)

@@ -71,12 +71,13 @@ def run_all(quick, folder):
         quick: leave the simulators out, and what takes as long; train on 8 items in place of 64.
         folder: for the transcripts, a pathlib.Path.
     """
-    tests, simulated = chance.Tests(), []
+    tests, simulated, alone = chance.Tests(), [], folder / "small"
+    alone.mkdir()
     with ThreadPoolExecutor(1) as beside:  # what the script runs is in processes of its own
         recorded = beside.submit(record_protocols, folder, *((8, 2) if quick else (64, 4)))
         trained = None if quick else beside.submit(scenarios.script, folder)
-        findings = [*small.findings(folder, tests, quick)]
-        resample_step.resampled(folder, tests, quick)
+        findings = [*small.findings(alone, tests, quick)]
+        resample_step.resampled(alone, tests, quick)
         if not quick:
             simulated = simulator.run_all()
             findings += [

@@ -107,7 +107,8 @@ class Value:
         return self
 
     def reveal(self):
-        """Its value, int64."""
+        """Its value, int64; that it was asked for is noted in the session's `asked`."""
+        self.session.asked.append(self.node.size)
         return self.session.reveal(self.node)
 
 

@@ -8,6 +8,7 @@ see `requests`.
 """
 
 import hashlib
+import re
 from collections import Counter
 from typing import NamedTuple
 
@@ -20,6 +21,10 @@ from smpc.audit.reference_values import Held, Wrong, total
 from smpc.audit.requests import Requests
 
 RAW = "<u8"
+ZONE = 41  # bits: the widest of a truncation, see docs/protocol.md
+LARGEST = 2**40  # what an owner shares is less: under a mask that it has not, it would not be
+# What an owner calls a value that it is not asked for: of its model.
+MODEL = r"{} model 0:1 [a-z0-9.]{{1,12}}, \d digits"
 
 
 class Ran(NamedTuple):
@@ -61,7 +66,12 @@ class Ledger:
         self._keys = self._read_keys()
         self.keys = {key for keys in self._keys.values() for key in keys}
         self._n, self._is_broken_off = len(roster.workers), False
-        self._requests = Requests(roster, self._find, self.inputs)
+        self._shares, self._labels = {}, self._labels_asked_for()
+        me = roster.orchestrator
+        runs = self._views[me].messages(sender=me, name="run")
+        self._widest = transcript.arguments.get("zone", ZONE)
+        self._has_plan = any(fields["position"] is not None for _, fields in runs)
+        self._requests = Requests(transcript, self._find, self.inputs, self._has_plan)
         self._files = {w: self._views[w].arrays("written") for w in roster.workers}
         self._kept = {w: self._views[w].arrays("kept") for w in roster.workers}
         try:
@@ -71,6 +81,8 @@ class Ledger:
         except (Wrong, ArithmeticError, LookupError, TypeError, ValueError) as error:
             self._find("messages", f"what is asked for cannot be computed: {error!r}")
             self._expected.compare(to_the_end=False)
+            self._compare_words(to_the_end=False)
+            self._compare_keys()
             return
         self._expect_ahead(max(map(len, self._keys.values())) - 1)
         self._expected.compare()
@@ -131,7 +143,7 @@ class Ledger:
                 self._share_input(epoch, entry.sender, fields)
 
     def _share_input(self, epoch, owner, fields):
-        roster, share, shape = self.roster, fields["share"], fields["shape"]
+        roster, share, shape = self.roster, self._next_share(owner, fields), fields["shape"]
         size = int(np.prod(shape, dtype=np.int64))
         where = streams.inputs_of(owner), (share, 0), size
         mask, *parts = (
@@ -152,7 +164,30 @@ class Ledger:
         value = Held("masked", [part.reshape(shape) for part in parts], delta.reshape(shape))
         self._values[fields["id"]] = value, mask.reshape(shape)
         self.inputs[fields["id"]] = secret = (delta + mask).reshape(shape)
+        if (np.abs(secret.view(np.int64)) >= LARGEST).any():
+            self._find("openings", f"{owner} shares value {fields['id']} under another mask")
         self.secrets[None, fields["id"], 0] = -secret
+
+    def _next_share(self, owner, fields):
+        """The number of what an owner shares next: it follows from those before, as its name does
+        from what the owner was asked for."""
+        share = self._shares[owner] = self._shares.get(owner, -1) + 1
+        if fields["share"] != share:
+            self._find("messages", f"{owner} shares {fields['share']}, which is not the next")
+        pattern = self._labels.get(fields["id"], MODEL.format(re.escape(owner)))
+        if not re.fullmatch(pattern if self._has_plan else "None", str(fields["label"])):
+            self._find("messages", f"{owner} calls a value otherwise than it is asked for")
+        return fields["share"]
+
+    def _labels_asked_for(self):
+        """Number of a value that an owner is asked to share -> a pattern of what it is called."""
+        labels, me = {}, self.roster.orchestrator
+        for entry, fields in self._views[me].messages(sender=me, name="share"):
+            which = "{which} {start}:{stop} (images|one_hot|labels), {digits} digits".format(
+                **fields
+            )
+            labels |= dict.fromkeys(fields["ids"], f"{re.escape(entry.receiver)} {which}")
+        return labels
 
     def _delta_of(self, owner, id):
         said = self._said(owner, self.roster.workers[0])
@@ -198,6 +233,10 @@ class Ledger:
         if key is not None:
             self._programs[program] = Program(key)
         program = self._programs[program]
+        if program.widest > self._widest:
+            self._find(
+                "messages", f"a zone of {program.widest} bits, which tells the provider more"
+            )
         held, masks = zip(*map(self._values.get, inputs), strict=True) if inputs else ((), ())
         draws = self._draws(program, epoch, address)
         for worker, words in zip(roster.workers, draws, strict=True):
@@ -271,7 +310,7 @@ class Ledger:
                 "shares": b"".join(share.tobytes() for share in shares),
             }
             content = self._next_file(self._files, worker)
-            for line in files.differences(content, expected):
+            for line in files.differences(content, expected, self._has_plan):
                 self._find("files", f"{worker}, step {step}: {line}")
             self.written[worker, run_id, step] = content
 
@@ -297,13 +336,13 @@ class Ledger:
 
     # ---- what was said, and drawn
 
-    def _compare_words(self):
+    def _compare_words(self, to_the_end=True):
         for party in self._views:
             drawn = self._drawn(party)
             found = Counter(map(_digest, drawn))
             expected = Counter(map(_digest, self._words.get(party, [])))
             more, less = (sum(x.values()) for x in (found - expected, expected - found))
-            if more:
+            if more and to_the_end:
                 of = f"{more} of its {len(drawn)} draws"
                 self._find("streams", f"{party}: {of} are of no stream that it has, or serve twice")
             if less:
@@ -313,6 +352,8 @@ class Ledger:
         view = self._views[self.roster.provider]
         drawn = [view.value(e).tobytes() for e in view.arrays("drawn", name="urandom")]
         sent = [key for keys in self._keys.values() for key in keys]
+        if len(drawn) > len(sent):
+            self._find("keys", f"{len(drawn)} keys are drawn for {len(sent)}")
         for key in sent:
             if len(key) != 32 or drawn.count(key) != 1 or sent.count(key) != 1:
                 self._find("keys", "a key is not what the operating system gave, or serves twice")

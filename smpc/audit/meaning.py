@@ -28,7 +28,10 @@ def found_in(ledger, transcript):
     Args:
         ledger: the `ledger.Ledger` of a training of the script, of which `transcript` is.
     """
-    lines = [*Replay(ledger, transcript.arguments).differences()]
+    try:
+        lines = [*Replay(ledger, transcript.arguments).differences()]
+    except (LookupError, TypeError, ValueError) as error:
+        lines = [f"what is revealed is of no training of the tutorial's network: {error!r}"]
     revealed, most = sum(run.revealed.size for run in ledger.runs), promised(transcript)
     lines += [f"{revealed} numbers are revealed, not {most}"] if revealed > most else []
     return [Finding("meaning", line) for line in lines]
@@ -53,6 +56,7 @@ class Replay:
         self.runs, self.shared = ledger.runs, ledger.inputs
         self.unit = 10 ** arguments["precision_fractional"]
         self.activation = ACTIVATIONS[arguments["activation"]]
+        self.may_be_saved = arguments["save_model"] is not None
         self.parameters = [None] * len(PARAMETERS)
 
     def differences(self):
@@ -69,7 +73,7 @@ class Replay:
                     number = f"run {run.address[0]} reveals {revealed[0] / self.unit:g}"
                     range_ = f"{least / self.unit:g} and {most / self.unit:g}"
                     yield f"{number}, which in the clear is between {range_}"
-            elif revealed.size and not self._is_parameter(revealed):
+            elif revealed.size and not (self.may_be_saved and self._is_parameter(revealed)):
                 yield f"run {run.address[0]} reveals {revealed.size} numbers that are no weights"
             batches = [] if revealed.size else batches
 
@@ -137,6 +141,8 @@ class Replay:
             sums = self._forward(images)
             output, spread = sums[-1], self._spread(sums)
             right = (targets // self.unit)[:, None] == np.arange(10)
+            are_digits = right.any(axis=1)  # nothing is right about any other label
+            right, output, spread = right[are_digits], output[are_digits], spread[are_digits]
             of_right = output[right][:, None]
             off = ERRORS * (spread + spread[right][:, None]) + UNITS / self.unit
             certain += (right | (of_right - output > off)).all(axis=1).sum()

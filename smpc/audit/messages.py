@@ -36,6 +36,15 @@ SYFT_ANSWERED = {
 }
 
 
+OTHERWISE, MALFORMED = "otherwise", "malformed"
+
+
+def split_malformed(message):
+    """The same of a message that no party may say to any other."""
+    value = (MALFORMED, "value", np.frombuffer(message, np.uint8))
+    return MALFORMED, {"do": MALFORMED, MALFORMED: {"array": 0}}, [value]
+
+
 def may_be_said(message, sender, receiver):
     """Whether a message of semi2k's may be said by one of these roles to the other."""
     try:
@@ -60,6 +69,8 @@ def split_semi2k(message):
     """
     fields, arrays = msgpack.unpackb(message), []
     verb = fields["do"]
+    if msgpack.packb(fields) != message:  # there is more in its bytes than in its fields
+        fields[OTHERWISE] = "packed otherwise"
 
     def without_arrays(name, value):
         if isinstance(value, list):

@@ -45,6 +45,7 @@ class Program:
     Attributes:
         steps: a list of `Step`; inputs: (register, form, shape) of each; outputs: registers.
         drawn: words that the last worker draws; corrections: that it is sent.
+        widest: of the zones of its truncations, 0 if there are none.
     """
 
     def __init__(self, key):
@@ -53,6 +54,8 @@ class Program:
             Step(op, outs, ins, _decoded(op, params), tuple(_fields(op, params)))
             for op, outs, ins, params in instructions
         ]
+        zones = (step.params[2] for step in self.steps if step.op == "truncate")
+        self.widest = max(zones, default=0)
         fields = [field for step in self.steps for field in step.fields]
         self.drawn = sum(math.prod(field.shape) for field in fields if not field.derived)
         self.corrections = sum(math.prod(field.shape) for field in fields if field.derived)

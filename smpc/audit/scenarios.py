@@ -31,18 +31,20 @@ MANY = 1536  # rows, and columns, of what has more than 2.2 million elements
 
 
 @contextlib.contextmanager
-def recorded(path, n_workers=2, unit=UNIT):
+def recorded(path, n_workers=2, unit=UNIT, **declared):
     """A new session of so many workers, recorded at `path` unless something is raised.
 
     Args:
         unit: of fixed precision, that what is shared is in; 1: it is in none.
+        declared: what is unlike other sessions, see `requests.Requests`.
     """
-    recorder = Recorder(path, {"protocol": "semi2k"})
+    recorder = Recorder(path, {"protocol": "semi2k", "revealed": [], **declared})
     recorder.start()
     try:
         workers = [f"worker{i + 1}" for i in range(n_workers)]
         session = Session.simulated(ORCHESTRATOR, workers, PROVIDER)
         session.graph.one = unit
+        session.asked = recorder.arguments["revealed"]
         yield session
     finally:
         recorder.stop()
@@ -81,7 +83,7 @@ def products(folder):
 def comparisons(folder):
     """ReLU, the largest of each row and its place, equality; and numbers of a few bits."""
     path = folder / "comparisons.jsonl"
-    with recorded(path, 3) as session:
+    with recorded(path, 5) as session:
         x, w = share(session, (5, 4), (4, 7))
         y = divided(x @ w)
         relu(y).reveal()
@@ -93,7 +95,7 @@ def comparisons(folder):
 
 
 def few_bits(folder):
-    """Comparisons of numbers that are known to be small: of 2, 3, 4, 5, 8, 11 and 21 bits."""
+    """Comparisons of numbers that are known to be small: of 2, 3, 4, 5, 8, 11, 15 and 21 bits."""
     path = folder / "few-bits.jsonl"
     with recorded(path) as session:
         x, y = share(session, (5, 7), (5, 7))
@@ -104,6 +106,7 @@ def few_bits(folder):
             lambda: (x.positive() - y.positive()).sum(1),
             lambda: (x.positive() - y.positive()).sum(),
             lambda: x.positive() * UNIT - y.positive(),
+            lambda: x.positive() * (9 * UNIT) - y.positive(),
             lambda: x.positive() * UNIT**2 - y.positive(),
         ):
             compared().positive().reveal()
@@ -167,6 +170,9 @@ def many(folder):
         divided(x @ y).rounded().sum().reveal()
         some = ("slice", 0, MANY, 6)
         relu(divided(x[some, ALL] @ y[ALL, some])).sum().reveal()
+        third = ("slice", 0, MANY, 4)
+        fresh = divided(x[third, ALL] @ y[ALL, third]).refreshed()
+        (fresh * fresh).sum().reveal()
     return [Transcript(path)]
 
 
@@ -189,7 +195,7 @@ def training(folder):
 def public_weights(folder):
     """Two steps from weights that everybody knows."""
     path = folder / "public-weights.jsonl"
-    with recorded(path) as session:
+    with recorded(path, public=True) as session:
         network = Training(session, public=True)
         for _ in range(2):
             network.step()
@@ -197,12 +203,12 @@ def public_weights(folder):
 
 
 def made_anew(folder):
-    """Steps until one was made anew, and one more: with zones so wide that it soon is."""
+    """Steps until some were made anew, and one more: with zones so wide that they soon are."""
     path = folder / "made-anew.jsonl"
     wide = {"ZONE": 62, "MAGNITUDE": 2**50, "ANEW": 1}
-    with recorded(path) as session, mock.patch.multiple(compiler, **wide):
+    with recorded(path, zone=63) as session, mock.patch.multiple(compiler, **wide):
         network = Training(session)
-        while not session.network.counters.anew:
+        while session.network.counters.anew < 6:
             network.step()
         network.step()
     return [Transcript(path)]
@@ -231,7 +237,7 @@ def exact(folder):
     """Two steps that truncate exactly, so that weights become shares, and a checkpoint after
     each."""
     path = folder / "exact.jsonl"
-    with recorded(path) as session:
+    with recorded(path, 4) as session:
         session.exact = True
         session.keep_shares_in(folder / "exact")
         network = Training(session)
@@ -248,7 +254,7 @@ def exact(folder):
 def new_keys(folder):
     """Keys made anew between two runs, as after a fork; what is stored serves on. Five workers."""
     path = folder / "new-keys.jsonl"
-    with recorded(path, 5) as session:
+    with recorded(path, 5, keys=2) as session:
         (x,) = share(session, (3,))
         divided(x * x).reveal()
         session._make_keys()
@@ -258,22 +264,26 @@ def new_keys(folder):
 
 
 def forgotten(folder):
-    """More programs than are kept, so that one is sent again."""
+    """More programs than are kept, so that one is sent again; and many runs of another."""
     path = folder / "forgotten.jsonl"
     with recorded(path) as session, mock.patch.object(session, "MOST_PROGRAMS", 2):
         x, y = share(session, (2,), (2,))
         for operation in (relu, Value.sum, Value.refreshed, relu):
             operation(x * y).reveal()
+        for _ in range(130):
+            divided(x * y).reveal()
     return [Transcript(path)]
 
 
 def to_owner(folder):
     """Predictions that are revealed to the owner, and to nobody else; and a step."""
     path = folder / "to-owner.jsonl"
-    with recorded(path) as session:
+    with recorded(path, 3, revealed_to=OWNERS) as session:
         session.network.ends[OWNERS].read = lambda values: None
         network = Training(session)
-        session.reveal_to(network.predicted().node, OWNERS)
+        predicted = network.predicted().node
+        session.asked.append(predicted.size)
+        session.reveal_to(predicted, OWNERS)
         network.step()
     return [Transcript(path)]
 

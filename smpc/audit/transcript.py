@@ -36,6 +36,7 @@ import math
 import os
 import pathlib
 import sys
+import types
 import zipfile
 from typing import NamedTuple
 
@@ -47,10 +48,11 @@ from smpc.audit.messages import (
     as_array,
     join_semi2k,
     may_be_said,
+    split_malformed,
     split_semi2k,
     split_syft,
 )
-from smpc.files import FileError, check_writable, named, regular, whole, write_whole
+from smpc.files import PRIVATE, FileError, check_writable, named, regular, whole, write_whole
 from smpc.semi2k import session, storage, wire
 from smpc.semi2k.network import Network
 from smpc.semi2k.owner import Owner
@@ -68,7 +70,6 @@ PARTIES = (*WORKERS, PROVIDER, ORCHESTRATOR)
 SIMULATED = Roster(ORCHESTRATOR, PROVIDER, WORKERS, (OWNERS,))
 
 MOST = 1 << 36  # bytes of a file
-PRIVATE = 0o600  # its mode
 
 # What reading damaged values raises; RuntimeError: for a flag or a method that zipfile cannot do.
 DAMAGED = (
@@ -124,6 +125,8 @@ class Recorder:
         """Stand in every door; `network`: that of a host, where perhaps nothing will be said."""
         if self.path is None:
             return
+        if not isinstance(os.urandom, types.BuiltinFunctionType):
+            raise TranscriptError("what the operating system draws is drawn by something else here")
         self._network = network
         self._replace(Network, "carry", self._semi2k_door)
         self._replace(Owner, "share", self._end_door)
@@ -207,9 +210,9 @@ class Recorder:
         def carry(network, sender, receiver, message):
             self._network = network
             roles = tuple(map(network.roster.role, (sender, receiver)))
-            if not any(may_be_said(message, *pair) for pair in (roles, *wire.GRAMMAR)):
-                return native(network, sender, receiver, message)  # which refuses it
-            round_, (name, fields, arrays) = len(self._openings), split_semi2k(message)
+            known = any(may_be_said(message, *pair) for pair in (roles, *wire.GRAMMAR))
+            name, fields, arrays = (split_semi2k if known else split_malformed)(message)
+            round_ = len(self._openings)
             if name == "open" and sender == network.roster.workers[0]:
                 self._openings.add((fields["run"], fields["attempt"], fields["round"]))
             self._message(sender, receiver, round_, len(message), name, fields, arrays)

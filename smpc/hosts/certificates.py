@@ -25,13 +25,12 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from smpc.arguments import path, positive
-from smpc.files import FileError, named, regular
+from smpc.files import PRIVATE, FileError, named, regular
 from smpc.hosts import PROGRAM, configuration
 from smpc.hosts.configuration import ROLES, WORKER
 from smpc.process import to_stdout
 
 KEY, CERTIFICATE = "key.pem", "certificate.pem"  # in a party's home folder
-PRIVATE = 0o600  # mode of both
 MOST = 1 << 16  # bytes of each
 MOST_DAYS = 3650
 CLOCKS = datetime.timedelta(hours=1)  # by which other hosts' may be behind

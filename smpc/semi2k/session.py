@@ -331,7 +331,7 @@ class Session:
             self._next_run += AHEAD  # what was dealt ahead was for the plan's positions
         run, name = self._next_run, plan.name
         self._next_run += 1
-        dead, forget = self._dead[:], self._to_forget[:]
+        dead, forget = sorted(self._dead), self._to_forget[:]
         if name not in self._known and name not in self._to_forget:
             self._to_forget.append(name)  # should this fail, some may know it
         for attempt in range(self.MOST_ATTEMPTS):

@@ -4,7 +4,7 @@ import hashlib
 
 import msgpack
 
-from smpc.files import FileError, named, regular, write_whole
+from smpc.files import PRIVATE, FileError, named, regular, write_whole
 
 FORMAT = "semi2k checkpoint 2"
 MOST = 1 << 32  # bytes
@@ -16,9 +16,10 @@ class CheckpointError(FileError):
 
 
 def write(path, fields):
-    """Write `fields`, a dict of what msgpack takes, to `path`, whole or not at all."""
+    """Write `fields`, a dict of what msgpack takes, to `path`, whole or not at all, for its user
+    alone."""
     body = msgpack.packb({"format": FORMAT, **fields})
-    write_whole(path, body + hashlib.sha256(body).digest())
+    write_whole(path, body + hashlib.sha256(body).digest(), PRIVATE)
 
 
 def read(path):

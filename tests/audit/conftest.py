@@ -61,7 +61,7 @@ def recorded(new_session, of, tmp_path):
     def recorded(after_sharing=lambda: None, n_workers=2):
         new_session()
         path, among = tmp_path / "run.jsonl", of(n_workers)
-        recorder = Recorder(path, {"protocol": "semi2k"})
+        recorder = Recorder(path, {"protocol": "semi2k", "zone": 63})
         recorder.start()
         try:
             torch.manual_seed(1)

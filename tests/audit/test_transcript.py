@@ -14,7 +14,7 @@ import torch
 
 import smpc.semi2k
 from smpc.audit import resample
-from smpc.audit.messages import MEANINGS, NAMES, split_semi2k
+from smpc.audit.messages import MEANINGS, NAMES, OTHERWISE, split_semi2k
 from smpc.audit.openings import Follower, keys
 from smpc.audit.transcript import (
     OWNERS,
@@ -259,3 +259,28 @@ def test_recording_changes_nothing_that_the_parties_hold(parties, share, tmp_pat
         held.append((shares, [b - a for a, b in zip(before, after, strict=True)]))
         del y, pointers
     assert held[0] == held[1]
+
+
+def test_a_message_that_is_packed_otherwise(recorded):
+    """With a number in more bytes than it needs: the same fields, and something beside them."""
+    message = pack("anew", run=1, attempt=0)
+    assert split_semi2k(message)[1] == {"do": "anew", "run": 1, "attempt": 0}
+    longer = message.replace(b"\xa3run\x01", b"\xa3run\xcc\x01")
+    assert unpack(longer) == unpack(message)
+    assert set(split_semi2k(longer)[1]) == {"do", "run", "attempt", OTHERWISE}
+
+
+def test_a_message_that_nobody_may_say(recorded, monkeypatch):
+    """Is noted as it is, whatever its receiver makes of it."""
+    native = Network.carry
+
+    def carry(network, sender, receiver, message):
+        if message != b"a share" and unpack(message)["do"] == "open":
+            with pytest.raises(wire.Refused):
+                network.carry(sender, receiver, b"a share")
+        return native(network, sender, receiver, message)
+
+    monkeypatch.setattr(Network, "carry", carry)
+    transcript = recorded()
+    said = transcript.view("worker1").arrays("value", sender="worker1")
+    assert {transcript.view("worker1").value(e).tobytes() for e in said} == {b"a share"}

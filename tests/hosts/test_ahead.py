@@ -69,7 +69,7 @@ def test_what_was_dealt_ahead_and_did_not_serve_is_accounted_for(dealing, tmp_pa
         monkeypatch.setattr(compiler, name, value)
     anew, path = 0, tmp_path / "run.jsonl"
     while not anew:
-        recorder = Recorder(path, {"protocol": "semi2k"})
+        recorder = Recorder(path, {"protocol": "semi2k", "zone": 63})
         recorder.start()
         session, _ = dealing(("alice", "bob") * 3)
         training = Training(session)
