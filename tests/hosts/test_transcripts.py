@@ -401,7 +401,7 @@ def test_a_session_whose_number_could_be_a_path_is_refused(recorded, monkeypatch
         b"\xc1",
     ],
 )
-def test_what_is_refused_is_refused_likewise_and_not_recorded(recorded, message):
+def test_what_is_refused_is_refused_likewise_and_noted_as_it_is(recorded, message):
     parties, folder = recorded
     with Line(parties, "carol") as line:
         key = channels.message_frame("dealer", "carol-data", pack("key", key=bytes(32)))
@@ -411,7 +411,9 @@ def test_what_is_refused_is_refused_likewise_and_not_recorded(recorded, message)
     assert len(parties.entries("carol", "refused")) == 1
     (path,) = folder.glob("*.jsonl")
     transcript = Transcript(path)
-    assert {entry.name for entry in transcript.entries} == {"key"}
+    assert {entry.name for entry in transcript.entries} == {"key", "malformed"}
+    view = transcript.view("carol-data")
+    assert [view.value(entry).tobytes() for entry in view.arrays("value")] == [message]
     path.unlink()
     values_of(path).unlink()
     with Line(parties, "carol"):
