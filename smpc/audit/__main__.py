@@ -1,6 +1,6 @@
 """Run the audit, or look at what one party saw.
 
-    python -m smpc.audit                                        # about two minutes: `make audit`
+    python -m smpc.audit                                        # about three minutes: `make audit`
     python train_encrypted.py --transcript run.jsonl
     python -m smpc.audit run.jsonl                              # the same of this run of semi2k
     python -m smpc.audit --transcript run.jsonl --party worker1
