@@ -17,7 +17,7 @@ import numpy as np
 from smpc.audit import Finding, files, streams
 from smpc.audit.expected import Expected
 from smpc.audit.reference import Attempt, Deal, Program
-from smpc.audit.reference_values import Held, Wrong, total
+from smpc.audit.reference_values import Held, Wrong, total, unmasked
 from smpc.audit.requests import Requests
 
 RAW = "<u8"
@@ -65,7 +65,7 @@ class Ledger:
         self._values, self._unsettled, self._programs = {}, {}, {}
         self._keys = self._read_keys()
         self.keys = {key for keys in self._keys.values() for key in keys}
-        self._n, self._is_broken_off = len(roster.workers), False
+        self._n = len(roster.workers)
         self._shares, self._labels = {}, self._labels_asked_for()
         me = roster.orchestrator
         runs = self._views[me].messages(sender=me, name="run")
@@ -74,24 +74,24 @@ class Ledger:
         self._requests = Requests(transcript, self._find, self.inputs, self._has_plan)
         self._files = {w: self._views[w].arrays("written") for w in roster.workers}
         self._kept = {w: self._views[w].arrays("kept") for w in roster.workers}
+        to_the_end = self._compute()
+        self._expected.compare(to_the_end)
+        self._compare_words(to_the_end)
+        self._compare_files(to_the_end)
+        self._compare_keys()
+
+    def _compute(self):
+        """Note all that is to be said and drawn; whether that could be computed to the end."""
         try:
             with np.errstate(over="ignore"):
                 self._share_inputs()
                 self._follow()
         except (Wrong, ArithmeticError, LookupError, TypeError, ValueError) as error:
             self._find("messages", f"what is asked for cannot be computed: {error!r}")
-            self._expected.compare(to_the_end=False)
-            self._compare_words(to_the_end=False)
-            self._compare_keys()
-            return
-        self._expect_ahead(max(map(len, self._keys.values())) - 1)
-        self._expected.compare()
-        if more := [
-            worker for left in (self._files, self._kept) for worker in left if left[worker]
-        ]:
-            self._find("files", f"{', '.join(more)}: files that nobody has asked for")
-        self._compare_words()
-        self._compare_keys()
+            return False
+        if self._has_plan:
+            self._expect_ahead(max(map(len, self._keys.values())) - 1)
+        return True
 
     def _find(self, check, text):
         finding = Finding(check, text)
@@ -136,6 +136,13 @@ class Ledger:
 
     def _share_inputs(self):
         roster, epoch = self.roster, -1
+        self._deltas = {
+            (owner, fields["id"]): fields["delta"]
+            for owner in roster.owners
+            if owner in self._views
+            for _, fields in self._said(owner, roster.workers[0])
+            if fields["do"] == "input"
+        }
         for entry, fields in self._views[roster.provider].messages(receiver=roster.provider):
             if fields["do"] == "keys":
                 epoch += 1
@@ -156,7 +163,7 @@ class Ledger:
         corrections = parts[-1].tobytes()
         last, about = roster.workers[-1], {"owner": owner, "share": share}
         self._expected.say(roster.provider, last, "deal_input", **about, corrections=corrections)
-        delta = self._delta_of(owner, fields["id"])
+        delta = np.frombuffer(self._deltas[owner, fields["id"]], RAW)
         said = {name: fields[name] for name in ("share", "id", "shape", "label")}
         self._expected.say(owner, roster.provider, "input", **said)
         for worker in roster.workers:
@@ -189,11 +196,6 @@ class Ledger:
             labels |= dict.fromkeys(fields["ids"], f"{re.escape(entry.receiver)} {which}")
         return labels
 
-    def _delta_of(self, owner, id):
-        said = self._said(owner, self.roster.workers[0])
-        (delta,) = (f["delta"] for _, f in said if f["do"] == "input" and f["id"] == id)
-        return np.frombuffer(delta, RAW)
-
     # ---- what the orchestrator asks for
 
     def _follow(self):
@@ -201,7 +203,7 @@ class Ledger:
         first = roster.workers[0]
         for entry, fields in self._views[roster.orchestrator].messages(sender=roster.orchestrator):
             verb = fields.pop("do")
-            self._requests.check(entry.receiver, verb, fields, self._is_broken_off)
+            self._requests.check(entry.receiver, verb, fields)
             if verb == "keys":
                 epoch += 1
                 for party in (*roster.workers, *fields["owners"]):
@@ -247,7 +249,7 @@ class Ledger:
             last, corrections = roster.workers[-1], deal.corrections.tobytes()
             self._expected.say(roster.provider, last, "deal", **about, corrections=corrections)
         done = Attempt(program, held, deal)
-        self._is_broken_off = done.flagged
+        self._requests.is_broken_off = done.flagged
         self.secrets |= {(address, *where): secret for where, secret in done.secrets.items()}
         self._expect_rounds(about, done)
         if not done.flagged:
@@ -301,9 +303,9 @@ class Ledger:
     # ---- checkpoints
 
     def _save(self, run_id, step, ids, **_):
-        for number, worker in enumerate(self.roster.workers):
+        every = zip(*(unmasked(self._values[id][0]) for id in ids), strict=True)
+        for worker, shares in zip(self.roster.workers, every, strict=True):
             self._expected.say(worker, self.roster.orchestrator, "done", step=step)
-            shares = [_share_of(self._values[id][0], number) for id in ids]
             about = {"worker": worker, "about": {"run": run_id, "step": step}}
             expected = about | {
                 "shapes": [list(share.shape) for share in shares],
@@ -336,7 +338,13 @@ class Ledger:
 
     # ---- what was said, and drawn
 
-    def _compare_words(self, to_the_end=True):
+    def _compare_files(self, to_the_end):
+        """Whether there are more than were asked for."""
+        more = [worker for left in (self._files, self._kept) for worker in left if left[worker]]
+        if more and to_the_end:
+            self._find("files", f"{', '.join(more)}: files that nobody has asked for")
+
+    def _compare_words(self, to_the_end):
         for party in self._views:
             drawn = self._drawn(party)
             found = Counter(map(_digest, drawn))
@@ -362,13 +370,6 @@ class Ledger:
 def _clear(value, mask):
     """What is held so, all shares together."""
     return total(value.parts) if value.form == "share" else value.delta + mask
-
-
-def _share_of(value, number):
-    """A worker's additive share of a value that is held so."""
-    if value.form == "share":
-        return value.parts[number]
-    return value.parts[number] + value.delta if number == 0 else value.parts[number]
 
 
 def _digest(array):

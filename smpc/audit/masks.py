@@ -23,14 +23,15 @@ def examine(transcript, secrets, tests):
     """
     with np.errstate(over="ignore"):
         roster = transcript.roster
-        for absent in roster.workers:
-            views = [transcript.view(w) for w in roster.workers if w != absent]
-            seen = [Seen(*pair, secrets) for pair in unknown_to(views)]
-            _examine(seen, f", to all but {absent}", tests)
-        whole = openings(transcript.view(roster.workers[0]))
+        views = [*map(transcript.view, roster.workers)]  # each of which is followed once
+        for absent in views:
+            watching = [view for view in views if view is not absent]
+            seen = [Seen(*pair, secrets) for pair in unknown_to(watching)]
+            _examine(seen, f", to all but {absent.party}", tests)
+        whole = openings(views[0])
         _examine_pairs([Seen(o, o.masked, secrets) for o in whole], ", to all", tests)
-        for party in (*roster.workers, roster.provider):
-            _examine_view(transcript.view(party), tests)
+        for view in (*views, transcript.view(roster.provider)):
+            _examine_view(view, tests)
 
 
 class Seen:

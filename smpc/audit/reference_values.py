@@ -119,6 +119,9 @@ def _signed(x):
 
 
 def unmasked(x):
+    """Each worker's additive share of a value, however it is held."""
+    if x.form == "share":
+        return x.parts
     return sums(_signed(x), first(x.delta, len(x.parts)))
 
 

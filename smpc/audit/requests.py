@@ -28,11 +28,13 @@ class Requests:
         find: called with (check, line) for each breach.
         shared: numbers of the values that owners share.
         has_plan: whether it follows one; initial weights are public then.
+    Attributes:
+        is_broken_off: whether the latest attempt was; set by whoever computes it.
     """
 
     def __init__(self, transcript, find, shared, has_plan):
         self.roster, self._find, self._shared = transcript.roster, find, shared
-        self._declared = transcript.arguments
+        self._declared, self.is_broken_off = transcript.arguments, False
         self._may_be_public = has_plan or self._declared.get("public", False)
         self._next, self._deleted = 0, set()
         self._told = {}  # verb -> (fields that all are told, who has been)
@@ -41,8 +43,8 @@ class Requests:
         self._counts, self._asked, self._passed_over = (), {}, set()
         self._label, self._n_keys = None, 0
 
-    def check(self, receiver, verb, fields, is_broken_off):
-        """The next message that it says; is_broken_off: whether the latest attempt was."""
+    def check(self, receiver, verb, fields):
+        """The next message that it says."""
         if " ".join(fields) not in FIELDS.get(verb, ()):
             self._wrong(f"the fields of {verb} are {', '.join(fields)}")
             return
@@ -55,9 +57,9 @@ class Requests:
             return
         self._check_told(verb)
         self._told[verb] = common, {receiver}
-        if self._latest != (-1, 0) and not is_broken_off:
+        if self._latest != (-1, 0) and not self.is_broken_off:
             self._counts = (self._latest,)
-        getattr(self, f"_check_{verb}")(fields, is_broken_off)
+        getattr(self, f"_check_{verb}")(fields)
 
     def finish(self):
         """That is all that it says."""
@@ -92,18 +94,18 @@ class Requests:
                 self._wrong(f"value {id} is not the next, {self._next}")
             self._next = max(self._next, id) + 1
 
-    def _check_keys(self, fields, _):
+    def _check_keys(self, fields):
         if not set(fields["owners"]) <= set(self.roster.owners):
             self._wrong("keys for strangers")
         self._n_keys += 1
         if self._n_keys > self._declared.get("keys", 1):
             self._wrong("keys are made anew, and nothing was forked")
 
-    def _check_share(self, fields, _):
+    def _check_share(self, fields):
         if not set(fields["ids"]) <= self._shared.keys():
             self._wrong("it asks for values that nobody shares")
 
-    def _check_public(self, fields, _=None):
+    def _check_public(self, fields):
         if not self._may_be_public or self._latest != (-1, 0):
             self._wrong(f"value {fields['id']} is made public")
         if "values" not in fields:
@@ -112,13 +114,13 @@ class Requests:
         elif self._label != f"public {hashlib.sha256(fields['values']).hexdigest()}":
             self._wrong(f"value {fields['id']} is public, and not called so")
 
-    def _check_save(self, fields, _):
+    def _check_save(self, fields):
         self._check_counts(fields)
         if fields["keep"] not in (None, *self._steps):
             self._wrong(f"step {fields['keep']} is to be kept, and was not saved")
         self._steps.append(fields["step"])
 
-    def _check_load(self, fields, _):
+    def _check_load(self, fields):
         self._steps.append(fields["step"])
         self._fresh(fields["ids"])
         self._resumes = True
@@ -127,14 +129,14 @@ class Requests:
         if fields["counts"] != self._counts:
             self._wrong("attempts count that did not come to an end, or none does")
 
-    def _check_run(self, fields, is_broken_off):
+    def _check_run(self, fields):
         address, again = (fields["run"], fields["attempt"]), False
         if self._position is not None:
             end = address[0] + (address[1] > 0)
             self._passed_over |= {(run, 0) for run in range(self._latest[0] + 1, end)}
         run, attempt = self._latest
         jumps = (0,) if self._position is None else (0, AHEAD)  # over what was dealt ahead
-        if is_broken_off:
+        if self.is_broken_off:
             again = address in [(run + jump, attempt + 1) for jump in jumps]
         if not again and address not in [(run + 1 + jump, 0) for jump in jumps]:
             self._wrong(f"run {address} after {self._latest}")

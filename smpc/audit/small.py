@@ -2,7 +2,7 @@
 
 import stat
 
-from smpc.audit import Finding, chance, refusals, resample
+from smpc.audit import Finding, refusals, resample
 from smpc.audit.examine import examined
 from smpc.audit.scenarios import SCENARIOS, many
 
@@ -64,10 +64,3 @@ def wrong_files(paths, transcripts):
             yield Finding("files", f"{path.name} has no place in {worker}")
     if max(kept.values(), default=0) > KEPT:
         yield Finding("files", f"more checkpoints are kept than {KEPT}")
-
-
-def found_in(folder):
-    """All that it finds, quick: a list of `Finding`."""
-    tests = chance.Tests()
-    found = [*findings(folder, tests)]
-    return [*dict.fromkeys([*found, *tests.findings()])]
