@@ -81,6 +81,10 @@ class Value:
         """With its elements moved about."""
         return self._made("moved", move, self.node, *params)
 
+    def gathered(self, op, *params):
+        """What was taken from it, put back and added."""
+        return self._made("gathered", op, self.node, *params)
+
     def cat(self, other, axis):
         """Itself and another, one after the other."""
         return self._made("concatenated", [self.node, self._operand(other)], axis)

@@ -59,13 +59,54 @@ def _index(x, spec):
     return x[tuple(parts)]
 
 
+def _place(x, shape, spec):
+    places = _index(np.arange(np.prod(shape, dtype=int)).reshape(shape), spec)
+    flat = np.zeros(np.prod(shape, dtype=int), x.dtype)
+    flat[places.ravel()] = x.ravel()
+    return flat.reshape(shape)
+
+
+def _scatter(x, shape, spec):
+    places = _index(np.arange(np.prod(shape, dtype=int)).reshape(shape), spec)
+    flat = np.zeros(np.prod(shape, dtype=int), x.dtype)
+    for place, element in zip(places.ravel(), x.ravel(), strict=True):
+        flat[place] += element
+    return flat.reshape(shape)
+
+
+def _windows(shape, size, strides):
+    """Where, in an array (H, W), the elements of each window are: (rows, columns, *size)."""
+    rows, columns = (range(0, n - k + 1, s) for n, k, s in zip(shape, size, strides, strict=True))
+    height, width = map(range, size)
+    return np.array(
+        [[[[(r + i) * shape[1] + c + j for j in width] for i in height] for c in columns]
+         for r in rows]
+    )  # fmt: skip
+
+
+def _unfold(x, size, strides):
+    return x.reshape(*x.shape[:-2], -1)[..., _windows(x.shape[-2:], size, strides)]
+
+
+def _fold(x, shape, strides):
+    out = np.zeros((*x.shape[:-4], shape[0] * shape[1]), x.dtype)
+    places = _windows(shape, x.shape[-2:], strides)
+    for where in np.ndindex(*places.shape):
+        out[..., places[where]] += x[(..., *where)]
+    return out.reshape(*x.shape[:-4], *shape)
+
+
 MOVES = {
     "reshape": np.reshape,
     "permute": np.transpose,
     "expand": np.broadcast_to,
     "index": _index,
+    "place": _place,
+    "unfold": _unfold,
 }
 LINEAR = {
+    "scatter": _scatter,
+    "fold": _fold,
     "add": np.add,
     "sub": np.subtract,
     "scale": lambda x, k: np.uint64(k) * x,

@@ -81,6 +81,24 @@ def products(folder):
     return [Transcript(path)]
 
 
+def images(folder):
+    """A convolution and its gradient: windows of images with zeros around, and what is put back
+    from them; and rows taken more than once, put back."""
+    path = folder / "images.jsonl"
+    with recorded(path) as session:
+        x, kernels = share(session, (2, 5, 6), (9, 3))
+        inside = ALL, ("slice", 1, 6, None), ("slice", 2, 8, None)
+        around = x.moved("place", (2, 7, 10), inside)
+        lines = around.moved("unfold", (3, 3), (2, 3)).moved("reshape", (18, 9))
+        y = relu(divided(lines @ kernels))
+        y.reveal()
+        back = divided(y @ kernels.T).moved("reshape", (2, 3, 3, 3, 3))
+        back.gathered("fold", (7, 10), (2, 3)).reveal()
+        rows = ALL, ("list", 0, 3, 3)
+        (x[rows] * 3).gathered("scatter", (2, 5, 6), rows).reveal()
+    return [Transcript(path)]
+
+
 def comparisons(folder):
     """ReLU, the largest of each row and its place, equality; and numbers of a few bits."""
     path = folder / "comparisons.jsonl"
@@ -295,7 +313,18 @@ def to_owner(folder):
 SCENARIOS = {
     scenario.__name__: scenario
     for scenario in (
-        *(products, comparisons, few_bits, integers, forms, sizes, many, training, public_weights),
+        *(
+            products,
+            images,
+            comparisons,
+            few_bits,
+            integers,
+            forms,
+            sizes,
+            many,
+            training,
+            public_weights,
+        ),
         *(made_anew, checkpoint, exact, new_keys, forgotten, to_owner),
     )
 }

@@ -25,6 +25,7 @@ MAGNITUDE, LEAST, LEAST_GRADIENT = 10**6, 100, 1
 ZONE, ANEW = 41, 5
 LARGEST_DIVISOR = 2**62  # of `arithmetic.truncate_exactly`
 MASKED_SLACK = 64  # how much finer than its resolution what is masked already may stay as a factor
+ROOM = 2**61  # for LEAST in integers, or for what is promised, where parts of a sum are aligned
 MOST_ALIGNED = 2**32  # what one part of a sum may be multiplied by, to have the other's scale
 
 
@@ -191,12 +192,16 @@ class Compiler:
             return self._scaled(inputs[0], params[0])
         if op == "rounded":
             return self._round(inputs[0], params[0], LEAST_GRADIENT)
+        if op == "kept":
+            return self._value(inputs[0])
+        if op == "opened":
+            return self._factor(inputs[0])
         if op == "refresh":
             return self._share(self._value(inputs[0]), node.shape)
         if op in ("add", "sub"):
-            return self._sum(op, *inputs)
+            return self._sum(op, node, *inputs)
         if op == "cat":
-            return self._cat(inputs, params[0])
+            return self._cat(node)
         if op in ("mul", "matmul"):
             return self._product(op, node, *inputs)
         if op == "above_zero":
@@ -205,9 +210,11 @@ class Compiler:
         value = self._value(inputs[0])
         if op in MOVES:
             return value._replace(register=self._emit(op, (value.register,), *params))
+        value = self._numbers(value)
+        if op in ("scatter", "fold"):
+            return value._replace(register=self._emit(op, (value.register,), *params), bound=None)
         if op != "sum":
             raise RuntimeError(f"no such operation: {op}")
-        value = self._numbers(value)
         count = math.prod(inputs[0].shape[axis] for axis in params[0])
         return value._replace(
             register=self._emit("sum", (value.register,), *params),
@@ -252,12 +259,8 @@ class Compiler:
 
     # ---- sums
 
-    def _sum(self, op, x, y):
-        pair = [self._term(x), self._term(y)]
-        scale = common_scale(*(scale for scale, _ in pair))
-        if any(scale / s > MOST_ALIGNED for s, _ in pair):  # then both are made as coarse as may be
-            pair = [self._coarse_term(x), self._coarse_term(y)]
-            scale = common_scale(*(scale for scale, _ in pair))
+    def _sum(self, op, node, x, y):
+        pair, scale = self._aligned(node)
         if x.public or y.public:
             return self._sum_with_public(op, x, y, scale)
         pair = self._alike([self._times(value, int(scale / s)) for s, value in pair])
@@ -270,8 +273,20 @@ class Compiler:
             any(value.hidden for value in pair),
         )
 
+    def _aligned(self, node):
+        """(scale, value) of each part of a sum, or of what is put together; and the scale that all
+        are made at: as fine as they are, or as the node is kept if the ring has no room for that.
+        """
+        terms = [self._term(part) for part in node.inputs]
+        scale = common_scale(*(scale for scale, _ in terms))
+        fits = scale <= node.resolution or scale * node.one * max(LEAST, node.magnitude) <= ROOM
+        if not fits or any(value and scale / s > MOST_ALIGNED for s, value in terms):
+            terms = [self._coarse_term(part) for part in node.inputs]
+            scale = common_scale(*(scale for scale, _ in terms))
+        return terms, scale
+
     def _term(self, node):
-        """(scale, value) of a part of a sum; of a public one None is the value."""
+        """(scale, value) of a part; of a public one None is the value."""
         if node.public:
             return 1 / abs(node.values[1]), None
         value = self._numbers(self._value(node))
@@ -293,7 +308,9 @@ class Compiler:
         values, factor = public.values
         array = raw_array(values, next(signs) * factor * scale)
         register = self._emit("add_public", (value.register,), *array)
-        return value._replace(register=register, scale=scale, bound=None)
+        most = math.ceil(float(abs(values).max(initial=0)) * abs(factor * scale)) + 1
+        bound = value.bound and value.bound + most
+        return value._replace(register=register, scale=scale, bound=bound)
 
     def _alike(self, values):
         """Values, in forms that can be added."""
@@ -304,28 +321,29 @@ class Compiler:
         form = "partial" if any(value.form == "partial" for value in values) else "share"
         return [value._replace(form=form) for value in values]
 
-    def _cat(self, nodes, axis):
-        values = [
-            self._masked_public(node) if node.public else self._numbers(self._value(node))
-            for node in nodes
-        ]
-        scale = common_scale(*(value.scale for value in values))
-        values = [self._times(value, int(scale / value.scale)) for value in values]
-        values = self._alike(values)
+    def _cat(self, node):
+        terms, scale = self._aligned(node)
+        values = self._alike(
+            [
+                self._masked_public(part, scale)
+                if value is None
+                else self._times(value, int(scale / s))
+                for part, (s, value) in zip(node.inputs, terms, strict=True)
+            ]
+        )
         bounds = [value.bound for value in values]
         return Value(
             values[0].form,
-            self._emit("cat", [value.register for value in values], axis),
+            self._emit("cat", [value.register for value in values], *node.params),
             scale,
             None if None in bounds else max(bounds),
             any(value.hidden for value in values),
         )
 
-    def _masked_public(self, node):
+    def _masked_public(self, node, scale):
         """A public value as a masked one, whose mask is 0."""
         values, factor = node.values
-        array = raw_array(values, factor.numerator)
-        return Value("masked", self._emit("public", (), *array), Fraction(factor.denominator))
+        return Value("masked", self._emit("public", (), *raw_array(values, factor * scale)), scale)
 
     # ---- products
 
@@ -387,10 +405,9 @@ class Compiler:
         """`node` at the scale `to`, rounded if its own is finer; of which views share one.
 
         Args:
-            least: the magnitude to be promised; by default what the scale says.
+            least: the magnitude to be promised; by default what the scale says, or the node.
         """
         if (node, to) not in self._rounded:
-            least = least or (LEAST if to == 1 else LEAST_GRADIENT)
             self._rounded[node, to] = self._truncate(node, to, least)
         return self._rounded[node, to]
 
@@ -404,6 +421,9 @@ class Compiler:
         if (d := ratio.numerator) == 1:
             return value
         partial = self._partial(value)
+        least = node.magnitude or least or (LEAST if to == 1 else LEAST_GRADIENT)
+        if node.magnitude * value.scale * node.one > 2**62:
+            raise OverflowError("what is computed here does not fit the ring, use fewer digits")
         zone = self._zone(int(value.scale * node.one), d, least) if node.one > 1 else None
         if zone is None:
             if d > LARGEST_DIVISOR:

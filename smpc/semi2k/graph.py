@@ -6,6 +6,7 @@ finely is left to `compiler`, which sees the whole computation. What is public n
 of it: public values are computed here, with numpy, and stand in the nodes that they meet.
 """
 
+import contextlib
 import itertools
 import math
 import weakref
@@ -13,8 +14,9 @@ from fractions import Fraction
 
 import numpy as np
 
-from smpc.semi2k.program import MOVES
+from smpc.semi2k.program import LINEAR, MOVES
 
+ROUNDED = "mul", "matmul", "scaled", "kept"  # what is made of these anew where it is to be finer
 MOST = 2**62  # of a factor's numerator and denominator
 
 
@@ -27,6 +29,8 @@ class Node:
             times; or None and the number that is in every element.
         shape: a tuple.
         resolution: steps a unit; no finer is it kept where it must be rounded.
+        magnitude: in numbers, what it is promised to be right up to where it must be rounded; 0:
+            what `compiler` promises of itself.
         one: units in the number 1, in the fixed precision that it is in; 1 if it is in none.
         id: its number at the workers once they store it, else None.
         form: then "share", "masked", or "hidden", which is masked, the workers having no shares of
@@ -38,15 +42,16 @@ class Node:
     """
 
     __slots__ = (
-        *("op", "inputs", "params", "shape", "resolution", "one", "id", "form", "scale"),
-        *("handles", "waited", "on_delete", "number", "__weakref__"),
+        *("op", "inputs", "params", "shape", "resolution", "magnitude", "one"),
+        *("id", "form", "scale", "handles", "waited", "on_delete", "number", "__weakref__"),
     )
     _numbers = itertools.count()
 
-    def __init__(self, op, inputs, params, shape, resolution=1, one=1):
+    def __init__(self, op, inputs, params, shape, resolution=1, one=1, magnitude=0):
         self.number = next(self._numbers)
         self.op, self.inputs, self.params, self.shape = op, inputs, params, tuple(shape)
-        self.resolution, self.one, self.handles, self.waited = resolution, one, 0, 0
+        self.resolution, self.magnitude, self.one = resolution, magnitude, one
+        self.handles, self.waited = 0, 0
         self.id = self.form = self.scale = self.on_delete = None
 
     def __del__(self):
@@ -94,25 +99,40 @@ class Graph:
     Attributes:
         pending: the nodes yet to be computed that something still refers to, by number; in this
             order, so that equal computations make equal programs.
-        resolution: of the nodes that are made; 1 but while a backward pass is made.
+        resolution, magnitude: of the nodes that are made; see `finer`.
         one: of the nodes that are shared; see `Node`.
     """
 
     def __init__(self):
-        self.resolution = self.one = 1
+        self.resolution, self.magnitude, self.one = 1, 0, 1
         self.pending = weakref.WeakValueDictionary()
         self._made = weakref.WeakValueDictionary()
 
     def node(self, op, inputs, params, shape):
         """The node for this operation, an earlier one if there is an equal one."""
-        key = (op, tuple(map(id, inputs)), params)
+        fineness = (self.resolution, self.magnitude) if op in ROUNDED else ()
+        # (of integers alone, which are compared even while the interpreter comes to its end)
+        parts = (p.as_integer_ratio() if isinstance(p, Fraction) else p for p in params + fineness)
+        key = (op, *map(id, inputs), *parts)
         node = self._made.get(key)
         if node is None or not node.pending or node.inputs != inputs:
             # (a computed node has let go of its inputs, whose id() may be another's by now)
             one = max(input_.one for input_ in inputs)
-            node = self._made[key] = Node(op, inputs, params, shape, self.resolution, one)
+            fineness = self.resolution, one, self.magnitude
+            node = self._made[key] = Node(op, inputs, params, shape, *fineness)
             self.pending[node.number] = node
         return node
+
+    @contextlib.contextmanager
+    def finer(self, resolution, magnitude=0):
+        """Have the nodes that are made in here kept at so many steps a unit, as those of a backward
+        pass are, and be right up to a magnitude; see `Node`."""
+        before = self.resolution, self.magnitude
+        self.resolution, self.magnitude = resolution, magnitude
+        try:
+            yield
+        finally:
+            self.resolution, self.magnitude = before
 
     def stored(self, id, shape, form, on_delete):
         """A node that the workers store already, as integers."""
@@ -161,6 +181,7 @@ class Graph:
             values = a + b if op == "add" else a - b
         else:
             factor, values = f * g, a * b if op == "mul" else np.matmul(a, b)
+        values = np.asarray(values, dtype=object)  # (of numbers numpy makes a number)
         if values.size and max(abs(values.max()), abs(values.min())) >= 2**63:
             raise OverflowError("a public number is too large for the ring, use fewer digits")
         return self._public(np.array(values, dtype=np.int64), factor)
@@ -173,10 +194,13 @@ class Graph:
         if x.public:
             if (number := x.number_in_all) is not None:
                 return self.constant(number * factor, x.shape)
+            if not factor:
+                return self.constant(0, x.shape)
             values, its_factor = x.values
-            return (
-                self._public(values, its_factor * factor) if factor else self.constant(0, x.shape)
-            )
+            factor *= its_factor
+            # (in lowest terms: what is multiplied by it is kept as finely as its denominator)
+            common = math.gcd(int(np.gcd.reduce(values, axis=None)), factor.denominator)
+            return self._public(values // common, factor * common)
         if factor == 0:
             return self.constant(0, x.shape)
         if max(abs(factor.numerator), factor.denominator) > MOST:
@@ -193,6 +217,15 @@ class Graph:
         only allowed to be."""
         return x if x.public else self.node("rounded", (x,), (Fraction(scale),), x.shape)
 
+    def kept(self, x):
+        """x itself, at the resolution of here, whatever its own is."""
+        return x if x.public else self.node("kept", (x,), (), x.shape)
+
+    def opened(self, x):
+        """x as a factor of products: rounded to its resolution, and masked. What is linear in it is
+        masked, too; so that x is opened once, whatever is compared and multiplied."""
+        return x if x.public else self.node("opened", (x,), (), x.shape)
+
     def summed(self, x, axes, keepdim):
         """The sum over some axes."""
         shape = [1 if i in axes else n for i, n in enumerate(x.shape) if keepdim or i not in axes]
@@ -208,11 +241,11 @@ class Graph:
     def times(self, op, x, y):
         """x times y, op being "mul" or "matmul"."""
         shape = np.broadcast_shapes(x.shape, y.shape) if op == "mul" else _matmul_shape(x, y)
-        if x.public and y.public:
-            return self._fold(op, x, y)
         for one, other in ((x, y), (y, x)) if op == "mul" else ():
             if (number := one.number_in_all) is not None:
                 return self.scaled(self.moved("expand", other, shape), number)
+        if x.public and y.public:
+            return self._fold(op, x, y)
         for one, other in ((x, y), (y, x)):  # what is divided later is rounded once
             if one.op == "scaled" and one.pending:
                 pair = (one.inputs[0], other) if one is x else (other, one.inputs[0])
@@ -238,10 +271,12 @@ class Graph:
     def moved(self, op, x, *params):
         """x with its elements moved about: an operation of `MOVES`."""
         shape = _moved_shape(op, x.shape, *params)
-        if shape == x.shape and op in ("reshape", "expand"):
-            return x
+        if op in ("reshape", "expand"):
+            if shape == x.shape:
+                return x
+            params = (shape,)  # with no -1 in it
         if x.public:
-            if (number := x.number_in_all) is not None:
+            if (number := x.number_in_all) is not None and op != "place":
                 return self.constant(number, shape)
             values, factor = x.values
             return self._public(np.array(MOVES[op](values, *params)), factor)
@@ -249,6 +284,15 @@ class Graph:
             (base,), (inner,), (outer,) = x.inputs, x.params, params
             axes = tuple(inner[axis] for axis in outer)
             return base if axes == tuple(range(len(axes))) else self.moved("permute", base, axes)
+        return self.node(op, (x,), params, shape)
+
+    def gathered(self, op, x, *params):
+        """The adjoint of "index" or of "unfold", op being "scatter" or "fold": what they would take
+        from one place more than once is added."""
+        if x.public:
+            values, factor = x.values
+            return self._public(np.array(LINEAR[op](values, *params)), factor)
+        shape = params[0] if op == "scatter" else (*x.shape[:-4], *params[0])
         return self.node(op, (x,), params, shape)
 
     def added(self, op, x, y):
@@ -318,7 +362,10 @@ def described(order, reveal, wanted, kept):
         numbers.setdefault(node, len(numbers))
     number = numbers.get
     looks = tuple(
-        (node.op, node.params, node.shape, node.resolution, node.one, *map(number, node.inputs))
+        (
+            *(node.op, node.params, node.shape, node.resolution, node.one, node.magnitude),
+            *map(number, node.inputs),
+        )
         if node.pending
         else (node.number_in_all, node.shape)
         if node.number_in_all is not None

@@ -9,6 +9,7 @@ provider it holds what the provider knows of it.
 """
 
 import hashlib
+import itertools
 import math
 from typing import NamedTuple
 
@@ -20,22 +21,49 @@ from smpc.semi2k import dealer, ring
 # ---- Operations that only move elements about, on shares, masked values and masks alike ----------
 
 
-def _index(x, spec):
+def _decoded(spec):
     decoded = {"slice": slice, "list": lambda *i: np.array(i, dtype=np.int64)}
-    return x[
-        tuple(
-            Ellipsis if i == "..." else decoded[i[0]](*i[1:]) if isinstance(i, tuple) else i
-            for i in spec
-        )
-    ]
+    return tuple(
+        Ellipsis if i == "..." else decoded[i[0]](*i[1:]) if isinstance(i, tuple) else i
+        for i in spec
+    )
+
+
+def _place(x, shape, spec):
+    placed = np.zeros(shape, dtype=x.dtype)
+    placed[_decoded(spec)] = x
+    return placed
+
+
+def _unfold(x, size, strides):
+    windows = np.lib.stride_tricks.sliding_window_view(x, size, axis=(-2, -1))
+    return windows[..., :: strides[0], :: strides[1], :, :]
 
 
 MOVES = {
     "reshape": lambda x, shape: x.reshape(shape),
     "permute": lambda x, axes: x.transpose(axes),
     "expand": lambda x, shape: np.broadcast_to(x, shape),
-    "index": _index,
+    "index": lambda x, spec: x[_decoded(spec)],
+    "place": _place,  # where `spec` has no index twice, in zeros of a shape
+    "unfold": _unfold,  # (..., H, W) to windows of a size, (..., rows, columns, *size)
 }
+
+
+def _scatter(x, shape, spec):
+    sums = np.zeros(shape, dtype=x.dtype)
+    np.add.at(sums, _decoded(spec), x)
+    return sums
+
+
+def _fold(x, shape, strides):
+    *outer, rows, columns, height, width = x.shape
+    sums = np.zeros((*outer, *shape), dtype=x.dtype)
+    down, across = (n * stride for n, stride in zip((rows, columns), strides, strict=True))
+    for i, j in itertools.product(range(height), range(width)):
+        sums[..., i : i + down : strides[0], j : j + across : strides[1]] += x[..., i, j]
+    return sums
+
 
 # Linear operations with public coefficients: each worker does them to its shares, or to delta and
 # its share of the mask; the provider to what it knows.
@@ -44,6 +72,8 @@ LINEAR = {
     "sub": lambda x, y: x - y,
     "scale": lambda x, k: x * np.uint64(k),
     "sum": lambda x, axes, keepdims: x.sum(axis=axes, keepdims=keepdims, dtype=np.uint64),
+    "scatter": _scatter,  # the sum of what "index" would take from each place: its adjoint
+    "fold": _fold,  # the adjoint of "unfold", for (H, W)
     "cat": lambda *xs_and_axis: np.concatenate(xs_and_axis[:-1], axis=xs_and_axis[-1]),
     "mul_public": lambda x, k: x * k,
     "matmul_public": lambda x, k, left: ring.matmul((k, x) if left else (x, k)),
@@ -71,6 +101,7 @@ WITH_ARRAY = (
     "matmul_public",
     "add_public",
 )  # a public one: the first two parameters
+SIZED = "place", "scatter", "fold", "reshape", "expand"  # the first parameter being the shape
 FORMS = ("share", "masked")
 _MALFORMED = ArithmeticError, AttributeError, LookupError, TypeError, ValueError
 # From the second on, the least that a parameter may be, and the first that it may not.
@@ -180,7 +211,8 @@ class Program:
                 raise ValueError(f"{op} from {ins} to {outs}")
             if not made.issuperset(ins):
                 raise ValueError(f"{op} reads {ins} before they are made")
-            if op in OTHERS and params and op != "product" and not is_shape(params[0]):
+            sized = (op in OTHERS and op != "product") or op in SIZED
+            if sized and params and not is_shape(params[0]):
                 raise ValueError(f"{op} of shape {params[0]}")
             for value, (least, end) in zip(params[1:], RANGES.get(op, ()), strict=False):
                 if type(value) is not int or not least <= value < end:

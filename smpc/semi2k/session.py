@@ -27,7 +27,7 @@ from smpc.semi2k.worker import Worker, label_of
 OWNERS = ("owners",)  # one end for all owners of data and model: the script, here, plays them all
 MOST_WORKERS = 5
 # Operations that nothing is opened or dealt for.
-LOCAL = {"add", "sub", "scaled", "sum", "cat", *MOVES}
+LOCAL = {"add", "sub", "scaled", "kept", "sum", "cat", "scatter", "fold", *MOVES}
 
 
 class Session:

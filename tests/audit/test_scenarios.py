@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 from smpc.audit import scenarios
 from smpc.audit.computations import UNIT, Training
@@ -118,6 +119,20 @@ def test_products(run):
     assert is_equal(affine, y * public[:4] + public[2:])
     assert is_equal(rows, np.concatenate([x.reshape(8, 3), y])[[0, 11, 3], :2].sum(0) * 3)
     assert is_near(total, (x[1] * x).sum() / UNIT)
+
+
+def test_images(run):
+    x, kernels = inputs(run("images"))
+    y, back, rows = results(run("images"))
+    images = torch.from_numpy(np.pad(x, ((0, 0), (1, 1), (2, 2)))).double()[:, None]
+    kernels = torch.from_numpy(kernels.T).double().reshape(3, 1, 3, 3)
+    sums = torch.nn.functional.conv2d(images, kernels, stride=(2, 3)) / UNIT
+    assert is_near(y, sums.relu().permute(0, 2, 3, 1).numpy())
+    y = torch.from_numpy(y.astype(float)).reshape(2, 3, 3, 3).permute(0, 3, 1, 2)
+    gradient = torch.nn.functional.conv_transpose2d(y, kernels, stride=(2, 3)) / UNIT
+    padded = torch.nn.functional.pad(gradient, (0, 10 - gradient.shape[3]))
+    assert is_near(back, padded[:, 0].numpy(), 9)
+    assert is_equal(rows, 3 * x * np.array([1, 0, 0, 2, 0])[:, None])
 
 
 def test_comparisons(run):
