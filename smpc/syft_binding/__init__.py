@@ -1,19 +1,16 @@
 """What is changed in syft for `semi2k`, one reason a room; `install()` makes all the changes.
 
-    protocols        `.share(..., protocol="semi2k")`; what semi2k has not, and what is not mixed
-    fixed_precision  sums, comparisons and products of FixedPrecisionTensors over semi2k tensors
-    gradients        backward passes that keep six digits
-    updates          SGD's updates of weights, of which nothing is lost
-    memory           ids and memory that do not grow with the number of steps
-
-Each module imports `smpc.semi2k.tensor` and syft, and none of them another of these.
+protocols   `.share(..., protocol="semi2k")`; what is not mixed
+wrapper     what torch calls on a shared tensor, computed by `smpc.operations` or refused
+optimizers  torch's optimisers on shared weights, of whose updates nothing is lost
+memory      ids and memory that do not grow with the number of steps
 """
 
 import syft
 from syft.frameworks.torch.mpc.primitives import PrimitiveStorage
 
 from smpc.semi2k.tensor import Semi2kTensor, semi2k_tensor_in
-from smpc.syft_binding import fixed_precision, gradients, memory, protocols, updates
+from smpc.syft_binding import memory, optimizers, protocols, wrapper
 
 
 def install():
@@ -24,7 +21,7 @@ def install():
     syft.AdditiveSharingTensor._semi2k_installed = True
     PrimitiveStorage.register_component("semi2k", dict)
     syft.local_worker.crypto_store.semi2k = {}  # the sessions, by their parties
-    for room in (protocols, fixed_precision, gradients, updates, memory):
+    for room in (protocols, wrapper, optimizers, memory):
         room.install()
 
 
@@ -50,7 +47,7 @@ def shared_tensor(node, parties, precision_fractional):
     number = syft.FixedPrecisionTensor(precision_fractional=precision_fractional)
     node.one = number.base**precision_fractional
     number.child = Semi2kTensor(crypto_provider=parties.provider, parties=parties, node=node)
-    return syft.AutogradTensor().on(number, wrap=False).wrap(type=number.child.torch_dtype)
+    return wrapper.wrapped(syft.AutogradTensor().on(number, wrap=False))
 
 
 def truncate_exactly(chain):

@@ -1,4 +1,6 @@
-"""`protocol="semi2k"` makes semi2k tensors; what they cannot do, or with whom, is refused."""
+"""`protocol="semi2k"` makes semi2k tensors; what is not for their layers is refused."""
+
+import functools
 
 import syft
 from syft.generic.frameworks.hook import hook_args
@@ -13,6 +15,7 @@ def install():
     """Make the changes."""
     hook_args.default_register_tensor(Semi2kTensor)
     make_semi2k_tensors()
+    tell_what_one_is()
     refuse_what_is_not_overridden()
     refuse_other_protocols()
 
@@ -27,13 +30,28 @@ def make_semi2k_tensors():
     AdditiveSharingTensor.__new__ = new
 
 
+def tell_what_one_is():
+    """How large a value may be is promised in numbers, and a semi2k tensor has integers: what a
+    number is in these, it learns when it is shared."""
+    native = syft.FixedPrecisionTensor.share
+
+    @functools.wraps(native)
+    def share(self, *owners, **kwargs):
+        shared = native(self, *owners, **kwargs)
+        if isinstance(shared.child, Semi2kTensor):
+            shared.child.node.one = self.base**self.precision_fractional
+        return shared
+
+    syft.FixedPrecisionTensor.share = share
+
+
 def refuse_what_is_not_overridden():
     """What AdditiveSharingTensor inherits or is hooked with works on pointers, one message an
-    operation; on a semi2k tensor it raises."""
+    operation; on a semi2k tensor it raises: see `wrapper`."""
 
     def refusal(name):
         def method(self, *args, **kwargs):
-            raise NotImplementedError(f"semi2k has no {name}")
+            raise NotImplementedError(f"no {name} of a layer: compute with the tensor itself")
 
         return method
 
