@@ -30,25 +30,27 @@ TENSOR_METHODS = """
     __abs__ __add__ __and__ __bool__ __div__ __floordiv__ __ge__ __getitem__ __gt__ __iadd__
     __imul__ __invert__ __isub__ __itruediv__ __le__ __len__ __lt__ __matmul__ __mod__ __mul__
     __neg__ __or__ __pow__ __radd__ __rmul__ __rpow__ __rsub__ __rtruediv__ __setitem__ __sub__
-    __truediv__ __xor__ abs add add_ addmm all any argmax argmin backward bool ceil chunk clone
+    __truediv__ __xor__ abs add add_ addmm all any argmax argmin asin backward bool ceil chunk clone
     contiguous copy_ cos cosh cumsum detach diag dim div div_ dot double eq equal exp expand fill_
-    flatten flip float floor fmod gather ge gt half index_select inverse item le long lt
-    masked_fill matmul max mean min mm mul mul_ narrow ne neg neg_ new norm numel numpy permute
-    pow random_ reciprocal register_hook relu repeat reshape reshape_as resize_ roll round rsqrt
-    scatter select sigmoid sign split sqrt squeeze stack std sub sub_ sum t take tanh tolist trace
-    transpose tril type type_as unbind unfold uniform_ unique unsqueeze var view view_as where
-    zero_
+    flatten flip float floor fmod gather ge gt half index_select inverse item le log long lt
+    masked_fill matmul max mean min mm mul mul_ narrow ne neg neg_ new norm numel numpy permute pow
+    random_ reciprocal register_hook relu repeat reshape reshape_as resize_ roll round rsqrt scatter
+    select sigmoid sign sin sinh split sqrt squeeze stack std sub sub_ sum t take tanh tolist trace
+    transpose tril type type_as unbind unfold uniform_ unique unsqueeze var view view_as where zero_
 """.split()
 TORCH_FUNCTIONS = {
     "torch": """
-        abs add addmm all any arange argmax argmin cat chunk clone cos cumsum detach div dot eq
-        exp eye flatten flip fmod gather ge gt index_select le log lt matmul max mean min mm mul
-        neg norm numel ones ones_like pow rand randint randn randperm reciprocal relu reshape roll
-        round select sigmoid sign split sqrt squeeze stack std sub sum t take tanh transpose
-        unbind unsqueeze var where zeros zeros_like
+        abs add addmm all any arange argmax argmin asin cat chunk clone cos cumsum detach diag div
+        dot eq equal exp eye flatten flip fmod gather ge gt index_select le log lt matmul max mean
+        min mm mul neg norm numel ones ones_like pow rand randint randn randperm reciprocal relu
+        reshape roll round select sigmoid sign sin sinh split sqrt squeeze stack std sub sum t take
+        tanh transpose unbind unsqueeze var where zeros zeros_like
     """.split(),
     "torch.functional": ["norm", "split"],
-    "torch.nn.functional": ["linear", "pad", "relu", "sigmoid", "tanh"],
+    "torch.nn.functional": """
+        adaptive_avg_pool2d avg_pool2d batch_norm conv2d dropout linear max_pool2d pad relu sigmoid
+        tanh
+    """.split(),
 }
 
 
@@ -230,7 +232,7 @@ def sgd_for_chains(torch):
     """`SGD.step` and `zero_grad` in the form of torch 1.4 for parameters that hold a syft chain:
     torch 2 calls `add_(grad, alpha=-lr)`, which no syft tensor has, and sets the gradient of the
     empty wrapper to None in place of the chain's. Other parameters keep torch's own."""
-    SGD = torch.optim.SGD
+    pointer, SGD = sys.modules["syft"].PointerTensor, torch.optim.SGD
     native_step, native_zero_grad = SGD.step, SGD.zero_grad
 
     def chained(optimizer):
@@ -248,14 +250,19 @@ def sgd_for_chains(torch):
                     raise NotImplementedError(f"encrypted SGD has no {option}: leave it out")
             for p in group["params"]:
                 if p.grad is not None:
-                    p.data.sub_(p.grad * group["lr"])
+                    grad = p.grad * group["lr"]
+                    # (of a pointer with local_autograd=True it is a bare pointer)
+                    p.data.sub_(grad.wrap() if isinstance(grad, pointer) else grad)
 
     def zero_grad(self, set_to_none=True):
         if not chained(self):
             return native_zero_grad(self, set_to_none)
         for group in self.param_groups:
             for p in group["params"]:
-                p.child.grad = None
+                if not isinstance(p.child, pointer):
+                    p.child.grad = None
+                elif p.grad is not None:  # torch's own, at the worker
+                    p.grad.zero_()
 
     SGD.step, SGD.zero_grad = step, zero_grad
 
