@@ -8,6 +8,7 @@ import contextlib
 import json
 import multiprocessing
 import os
+import signal
 import socket
 import statistics
 import time
@@ -107,6 +108,7 @@ def run_parties(parties, servers=()):
         figures = function(pids)
         if rank < len(parties):
             queue.put((rank, figures))
+            signal.pause()  # until it is killed: of how a library ends nothing is wanted
 
     processes = [
         context.Process(target=run, args=(rank, function))

@@ -58,9 +58,10 @@ def functions():
 
 
 class Party:
-    """One party's end of SPU: its link to the others, its variables, what it runs."""
+    """One party's end of SPU: its link to the others, its variables, what it runs; `settings`, of
+    its `RuntimeConfig`: what is not as it comes."""
 
-    def __init__(self, rank, protocol, ports, folder):
+    def __init__(self, rank, protocol, ports, folder, **settings):
         import spu
         from spu import libspu
 
@@ -82,6 +83,8 @@ class Party:
         )
         config.max_concurrency = 1
         config.enable_pphlo_profile = True  # logs what the link carried in each run
+        for name, value in settings.items():
+            setattr(config, name, value)
         self.io, self.runtime = spu.Io(len(ports), config), spu.Runtime(self.link, config)
 
     def share(self, name, array):
