@@ -32,6 +32,8 @@ class Run:
     """The record of one run, and its progress bar on stderr (on a terminal only): items done and
     to do, the time left, items a second.
 
+    Args:
+        published: correct answers of `PUBLISHED_ITEMS` after each epoch, to be put beside its own.
     Attributes:
         steps: a dict for each training step: epoch, batch, items, loss (None where it was not
             revealed) and seconds.
@@ -46,7 +48,8 @@ class Run:
             and `tested_batch` then raise KeyboardInterrupt, so that a step is never left half done.
     """
 
-    def __init__(self, arguments, n_items, counters):
+    def __init__(self, arguments, n_items, counters, published=PUBLISHED):
+        self.published = published
         self._quiet = arguments.get("write_plan")  # then nothing that is said is true
         self.arguments, self._read_counters = dict(arguments), counters
         self._counted, self.counters, self._usual = counters(), {}, {}
@@ -170,14 +173,19 @@ class Run:
         if self.tests:
             lines += [
                 "",
-                "Accuracy    published    this run" + ("    plain twin" if self.twin else ""),
+                "Accuracy"
+                + ("    published" if self.published else "")
+                + "    this run"
+                + ("    plain twin" if self.twin else ""),
             ]
         for index, test in enumerate(self.tests):
-            published = "–"
-            if index < len(PUBLISHED):
-                published = _percent(PUBLISHED[index], PUBLISHED_ITEMS)
+            line = f"  epoch {test['epoch']:<3}"
+            if self.published:
+                beside = index < len(self.published)
+                published = _percent(self.published[index], PUBLISHED_ITEMS) if beside else "–"
+                line += f"{published:>10}"
             here = _percent(test["correct"], test["items"])
-            line = f"  epoch {test['epoch']:<3}{published:>10}{here:>12}"
+            line += f"{here:>12}"
             if self.twin:
                 line += f"{_percent(self.twin['correct'][index], test['items']):>14}"
             lines.append(line)
@@ -246,7 +254,10 @@ class Run:
         epochs = [test["epoch"] for test in self.tests]
         items = self.tests[0]["items"]
         curves = [
-            ("published, 2020", "o--", range(1, 11), PUBLISHED, PUBLISHED_ITEMS),
+            ("published, 2020", "o--", range(1, 1 + len(self.published)), self.published,
+             PUBLISHED_ITEMS),
+        ] if self.published else []  # fmt: skip
+        curves += [
             ("this run", "s-", epochs, [test["correct"] for test in self.tests], items),
         ]
         if self.twin:

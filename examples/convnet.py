@@ -1,0 +1,180 @@
+"""A convolutional network on all of MNIST, under encryption: 99% of the test items.
+
+    python -m examples.convnet
+    python -m examples.convnet --epochs 1 --n-train-items 200 --n-test-items 200
+    python -m examples.convnet --help
+
+The tutorial's parties, private loaders and test; another network, cross-entropy for a loss, SGD
+with momentum. Beside it the same network is trained in the clear on the same batches.
+"""
+
+import copy
+import time
+
+from smpc import process
+
+if __name__ == "__main__":
+    process.prepare()  # for Ctrl-C while importing
+
+import train_encrypted as tutorial
+from smpc import mnist, report
+from smpc.arguments import Parser, check_digits, check_items, path, positive
+from smpc.files import FileError, prepare_folder
+from train_encrypted import F, nn, optim, semi2k, sy, torch
+
+PROGRAM = "examples.convnet"
+BLACK = -0.1307 / 0.3081  # as the tutorial normalises it
+
+
+def parse_arguments(argv=None):
+    parser = Parser(__doc__.split("\n")[0], PROGRAM)
+    add, count = parser.add_argument, positive(int)
+    add("--epochs", type=count, default=4, help="passes over the training items")
+    add("--n-train-items", type=count, default=60_000, help="training items, of MNIST's 60,000")
+    add("--n-test-items", type=count, default=10_000, help="test items, of MNIST's 10,000")
+    add("--batch-size", type=count, default=100, help="training items a step")
+    add("--test-batch-size", type=count, default=200, help="test items a batch")
+    rates = {"type": positive(float), "default": [0.03, 0.02, 0.01, 0.002], "nargs": "+"}
+    add("--lr", **rates, help="of each epoch; the last stays")
+    add("--momentum", type=float, default=0.9, help="of Nesterov's kind")
+    add("--seed", type=int, default=2, help="of the initial weights, and of how images are moved")
+    add("--precision-fractional", type=int, default=4, help="decimal digits of fixed precision")
+    add("--data-dir", type=path, default="./data", help="folder that holds MNIST/raw/")
+    add("--out", type=path, default="results/convnet", help="for run.json and accuracy.png")
+    args = parser.parse_args(argv)
+    check_items(parser, "train", args.n_train_items, mnist.N_TRAIN, args.batch_size)
+    check_items(parser, "test", args.n_test_items, mnist.N_TEST, args.test_batch_size)
+    check_digits(parser, args.precision_fractional, "semi2k")
+    args.protocol = "semi2k"
+    return args
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 16, 5, stride=2)
+        self.conv2 = nn.Conv2d(16, 64, 3)
+        self.fc1 = nn.Linear(64 * 3 * 3, 64)
+        self.fc2 = nn.Linear(64, 10)
+
+    def forward(self, x):
+        x = x[:, :, 2:26, 2:26]  # (B, 1, 24, 24), the rest being black
+        x = F.relu(F.max_pool2d(self.conv1(x), 2))  # (B, 16, 5, 5)
+        x = F.relu(self.conv2(x))  # (B, 64, 3, 3)
+        x = x.flatten(1)  # (B, 576)
+        x = F.relu(self.fc1(x))  # (B, 64)
+        x = self.fc2(x)  # (B, 10)
+        return x
+
+
+def moved_batches(args, epoch):
+    """The training batches, each image moved by up to a pixel in each direction: its owner does
+    that before it is shared, in every epoch anew."""
+    generator = torch.Generator().manual_seed(args.seed + epoch)
+    for data, target in tutorial.get_data_loader(args, train=True):
+        around = F.pad(data, (1, 1, 1, 1), value=BLACK)
+        corners = torch.randint(3, (len(data), 2), generator=generator).tolist()
+        moved = [x[:, i : i + 28, j : j + 28] for x, (i, j) in zip(around, corners, strict=True)]
+        yield torch.stack(moved), target
+
+
+def train(args, model, private_train_loader, optimizer, epoch, run):
+    model.train()
+    done, n_items = 0, args.n_train_items
+    for batch_idx, (data, target) in enumerate(private_train_loader):
+        start_time = time.time()
+
+        optimizer.zero_grad()
+
+        output = model(data)
+
+        loss = F.cross_entropy(output, target)
+
+        loss.backward()
+
+        optimizer.step()
+
+        revealed = loss.get().float_precision().item()
+        seconds = time.time() - start_time
+        run.say(
+            "Train Epoch: {} [{}/{} ({:.0f}%)]\tLoss: {:.6f}\tTime: {:.3f}s".format(
+                epoch, done, n_items, 100.0 * done / n_items, revealed, seconds
+            )
+        )
+        run.trained(epoch, batch_idx, len(target), revealed, seconds)
+        done += len(target)
+
+
+def train_in_the_clear(args, model, optimizer, epoch, run):
+    """An epoch of the plain twin, and how many of the test items it then has right."""
+    for data, target in moved_batches(args, epoch):
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(data), target)
+        loss.backward()
+        optimizer.step()
+        run.twin["losses"].append(loss.item())
+    with torch.no_grad():
+        pairs = tutorial.get_data_loader(args, train=False)
+        correct = sum((model(data).argmax(dim=1) == t).sum().item() for data, t in pairs)
+    run.twin["correct"].append(correct)
+
+
+def train_and_test(args, model, twin, share, run, out):
+    """All epochs; of the twin, too, each after the encrypted one."""
+    options = {"lr": args.lr[0], "momentum": args.momentum, "nesterov": True}
+    optimizer, twins = (optim.SGD(net.parameters(), **options) for net in (model, twin))
+    test_loader = tutorial.get_data_loader(args, train=False)
+    for epoch in range(1, args.epochs + 1):
+        for each in (optimizer, twins):
+            each.param_groups[0]["lr"] = tutorial.learning_rate(args, epoch)
+        private = tutorial.PrivateLoader(
+            moved_batches(args, epoch), share, lambda target: share(tutorial.one_hot_of(target))
+        )
+        train(args, model, private, optimizer, epoch, run)
+        private = tutorial.PrivateLoader(test_loader, share, lambda target: share(target.float()))
+        tutorial.test(args, model, private, epoch, run)
+        train_in_the_clear(args, twin, twins, epoch, run)
+        run.save(out)
+
+
+@process.in_order(PROGRAM)
+def main():
+    args = parse_arguments()
+    try:
+        mnist.prepare(args.data_dir)
+    except mnist.DataError as error:
+        process.fail(error, PROGRAM)
+    out = prepare_folder(args.out)
+
+    torch.manual_seed(args.seed)
+    torch.set_num_threads(1)
+    hook = sy.TorchHook(torch)
+    semi2k.install()
+    workers = tutorial.connect_to_workers(hook, n_workers=2)
+    crypto_provider = tutorial.connect_to_crypto_provider(hook)
+
+    def share(tensor):
+        return tutorial.secret_share(tensor, args, workers, crypto_provider)
+
+    model = Net()
+    twin = copy.deepcopy(model)
+    model = model.fix_precision(precision_fractional=args.precision_fractional).share(
+        *workers, crypto_provider=crypto_provider, protocol=args.protocol, requires_grad=True
+    )
+
+    n_items = args.epochs * (args.n_train_items + args.n_test_items)
+    run = report.Run(vars(args), n_items, semi2k.counters, published=())
+    run.twin = {"losses": [], "correct": []}
+    process.on_signals(run.interrupt)
+    try:
+        train_and_test(args, model, twin, share, run, out)
+        run.say(f"{run.summary()}\n\nwritten: {out}/run.json and {out}/accuracy.png")
+        run.stop_if_interrupted()
+    except (KeyboardInterrupt, FileError) as reason:
+        run.end(out, reason)
+    except OverflowError as error:
+        process.fail(error, PROGRAM)
+
+
+if __name__ == "__main__":
+    main()
