@@ -9,6 +9,7 @@ from smpc.semi2k.wire import MOST_VALUES
 FORMAT = "encrypted-training plan 3"
 AGAIN = 16  # how many times a position after the last checkpoint may be run again, at most
 TRAINING, PREDICTION = "train_encrypted.py", "predict_encrypted.py"
+HOSPITALS = "examples.hospitals"
 # What the plan of a script is made with; whoever runs it need not say it again, and may not say
 # otherwise.
 ARGUMENTS = {
@@ -18,6 +19,7 @@ ARGUMENTS = {
         "checkpoint_every",
     ),
     PREDICTION: ("n_test_items", "test_batch_size", "precision_fractional", "activation"),
+    HOSPITALS: ("epochs", "batch_size", "test_batch_size", "lr", "seed", "precision_fractional"),
 }
 
 
@@ -101,27 +103,37 @@ _KINDS = _SEED | {
 }
 
 
-def _arguments(*names):
+def _arguments(*names, **kinds):
     """Of those that have no kind of their own each is a count."""
-    return _table({name: _KINDS.get(name, lambda x: _whole(x) and x > 0) for name in names})
+    kinds = _KINDS | kinds
+    return _table({name: kinds.get(name, lambda x: _whole(x) and x > 0) for name in names})
+
+
+_WEIGHTS = _table(
+    _SEED
+    | {
+        "digits": _whole,
+        "drawn": lambda x: _whole(x) and x <= MOST_VALUES,
+        "linear": _each(_layer),
+    }
+)
 
 
 # By the script that it is for; "weights": public ones, from which a training starts.
 _FIELDS_OF = {
     TRAINING: {
         "arguments": _arguments(*ARGUMENTS[TRAINING], "save_model"),
-        "weights": _table(
-            _SEED
-            | {
-                "digits": _whole,
-                "drawn": lambda x: _whole(x) and x <= MOST_VALUES,
-                "linear": _each(_layer),
-            }
-        ),
+        "weights": _WEIGHTS,
     },
     PREDICTION: {
         "arguments": _arguments(*ARGUMENTS[PREDICTION]),
         "weights": lambda x: x is None,
+    },
+    HOSPITALS: {
+        "arguments": _arguments(
+            *ARGUMENTS[HOSPITALS], "save_model", lr=lambda x: _number(x) and x > 0
+        ),
+        "weights": _WEIGHTS,
     },
 }
 

@@ -1,6 +1,6 @@
 """`make hosts`: all parties on this machine, a process each, over mutual TLS on the loopback.
 
-    python -m smpc.hosts loopback [--folder hosts] [--options="--epochs 2"]
+    python -m smpc.hosts loopback [--folder hosts] [--example hospitals] [--options="--epochs 2"]
 
 It does what the administrators of the hosts and of the server do, command by command (see
 docs/deployment.md), and prints each. Keys, parts, plan and journals are left in the folder.
@@ -18,13 +18,15 @@ import sys
 
 from smpc.arguments import path
 from smpc.files import FileError, prepare_folder, write_whole
-from smpc.hosts.grammar import TRAINING
+from smpc.hosts import tables
+from smpc.hosts.grammar import HOSPITALS, TRAINING
 from smpc.hosts.parts import SETS
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 IMAGES = REPOSITORY / "data" / "MNIST" / "raw" / SETS["test"][0]  # unpacked by `split`
 PROVIDER, SERVER = "crypto-provider", "server"
 TO_END = 20  # seconds that a party may take
+TABLE = REPOSITORY / "examples" / "breast_cancer" / "breast_cancer.csv"
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
@@ -40,6 +42,7 @@ class Loopback:
         n_train, n_test: items that all have together, as equal as can be.
         say: called with each command line before it is run.
         clients: names of those who have n_test images to be classified.
+        table: of examples/hospitals.py, a pathlib.Path, dealt among the workers instead of MNIST.
     Attributes:
         parties: the parties file; `plan`: the plan's.
         running: name -> the `subprocess.Popen` of a party that serves.
@@ -53,15 +56,17 @@ class Loopback:
         n_test=640,
         say=lambda _: None,
         clients=(),
+        table=None,
     ):
         self.folder, self.workers, self.clients, self._say = folder, workers, clients, say
+        self._script = ("-m", HOSPITALS) if table else (TRAINING,)
         self.parties, self.plan, self.running = folder / "parties.toml", folder / "plan.json", {}
-        self._items = n_train, n_test
+        self._items, self._table = (n_train, n_test), table
 
     def prepare(self):
         """Make keys, the parties file, and each owner's part of the data."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        n_train, n_test = (_shares(n, len(self.workers)) for n in self._items)
+        n_train, n_test = self._numbers_of_items()
         blocks = []
         for number, name in enumerate((*self.workers, PROVIDER)):
             address = ["--address", f"127.0.0.1:{free_port()}"]
@@ -76,11 +81,19 @@ class Loopback:
             blocks.append(self._certificate(name, *role, *address))
         blocks.append(self._certificate(SERVER, "--role", "server"))
         write_whole(self.parties, "\n".join(blocks).encode())
-        counts = ["--n-train-items", self._items[0], "--n-test-items", self._items[1]]
-        self.hosts("split", "--between", *self.workers, *counts, "--out", self.folder / "parts")
+        of = ["--n-train-items", self._items[0], "--n-test-items", self._items[1]]
+        of = ["--table", self._table] if self._table else of
+        self.hosts("split", "--between", *self.workers, *of, "--out", self.folder / "parts")
         for name in self.clients:
             part = prepare_folder(self.folder / "parts" / name)
             shutil.copy(IMAGES, part)
+
+    def _numbers_of_items(self):
+        """Of the training, and of the test items of each worker."""
+        if not self._table:
+            return [_shares(n, len(self.workers)) for n in self._items]
+        dealt = tables.read(self._table).dealt(len(self.workers))
+        return [table.n_train for table in dealt], [table.n_test for table in dealt]
 
     def _certificate(self, name, *options):
         return self.hosts("certificate", name, "--home", self.folder / name, *options)
@@ -97,17 +110,18 @@ class Loopback:
         """Have the script make the plan."""
         self.script("--write-plan", self.plan, *options)
 
-    def script(self, *options, script=TRAINING):
-        """What a script prints with these options on these hosts.
+    def script(self, *options, script=None):
+        """What a script, by default the training's, prints with these options on these hosts.
 
         Raises:
             LoopbackError: it fails.
         """
         return self._done(self.script_command(*options, script=script))
 
-    def script_command(self, *options, script=TRAINING):
+    def script_command(self, *options, script=None):
         """The command line of a script on these hosts."""
-        return [sys.executable, *map(str, (script, "--parties", self.parties, *options))]
+        script = (script,) if script else self._script
+        return [sys.executable, *map(str, (*script, "--parties", self.parties, *options))]
 
     def _done(self, command):
         self._say(shlex.join(["python", *command[1:]]))
@@ -130,11 +144,16 @@ class Loopback:
         command += options or ["--plan", self.plan]
         command = [*map(str, command)]
         self._say(shlex.join(["python", *command[1:]]))
-        process = self.running[name] = subprocess.Popen(
+        self.running[name] = subprocess.Popen(
             command, cwd=REPOSITORY, env=os.environ | ONE_THREAD, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
-        if wait and not process.stdout.readline().startswith("serving"):
+        if wait:
+            self._wait_for(name)
+
+    def _wait_for(self, name):
+        process = self.running[name]
+        if not process.stdout.readline().startswith("serving"):
             raise LoopbackError(process.communicate()[1].strip())
 
     def stop(self, name, number=signal.SIGTERM):
@@ -151,8 +170,11 @@ class Loopback:
     def serving(self, *options, clients=()):
         """All parties that serve, of the clients these, for a `with` block."""
         try:
-            for name in (*self.workers, PROVIDER, *clients):
-                self.start(name, *options)
+            names = (*self.workers, PROVIDER, *clients)
+            for name in names:
+                self.start(name, *options, wait=False)
+            for name in names:
+                self._wait_for(name)
             yield self
         finally:
             for name in list(self.running):
@@ -177,13 +199,15 @@ def free_port():
 def arguments(parser):
     """Add the options of `loopback`."""
     parser.add_argument("--folder", type=path, default="hosts", help="for all that is made")
-    parser.add_argument("--options", type=shlex.split, default=[], help="of train_encrypted.py")
+    parser.add_argument("--example", choices=["hospitals"], help="instead of train_encrypted.py")
+    parser.add_argument("--options", type=shlex.split, default=[], help="of the script")
 
 
 def main(args):
     """Train on hosts of this machine, and end in order."""
     folder = pathlib.Path(args.folder)
-    hosts = Loopback(folder, say=lambda line: print(f"$ {line}", flush=True))
+    data = {"workers": ("alice", "bob", "carol"), "table": TABLE} if args.example else {}
+    hosts = Loopback(folder, say=lambda line: print(f"$ {line}", flush=True), **data)
     if hosts.parties.exists():
         raise LoopbackError(f"{folder} is there already: delete it, or name another --folder")
     hosts.prepare()

@@ -1,17 +1,9 @@
 """Private loaders of a script whose data is at its owners: batches of what it has the number of."""
 
 from smpc.hosts.configuration import ConfigurationError, owner_of
-from smpc.hosts.parts import PREDICT
+from smpc.hosts.parts import PREDICT, SHAPES
 from smpc.semi2k.provider import AHEAD
 from smpc.syft_binding import shared_tensor
-
-IMAGE, CLASSES = (1, 28, 28), 10
-# What an owner shares of each batch of a set, in this order: its shape for an item.
-SHAPES = {
-    "train": {"images": IMAGE, "one_hot": (CLASSES,)},
-    "test": {"images": IMAGE, "labels": ()},
-    PREDICT: {"images": IMAGE},
-}
 
 
 class Items:
@@ -22,14 +14,15 @@ class Items:
         which: "train" or "test", which workers have, or "predict", which clients have.
         n_items: how many are wanted, the first ones; `batch_size`: of each but an owner's last.
         n_alone: so many of each owner are a batch by themselves, before its others.
+        shapes: of what owners share; see `parts.SHAPES`.
     Attributes:
         batches: (end of an owner, start, stop) of each.
     Raises:
         ConfigurationError: there are fewer.
     """
 
-    def __init__(self, configuration, which, n_items, batch_size, n_alone=0):
-        self.which, self.batches = which, []
+    def __init__(self, configuration, which, n_items, batch_size, n_alone=0, shapes=SHAPES):
+        self.which, self.batches, self._shapes = which, [], shapes[which]
         left, kind = n_items, "train" if which == "train" else "test"
         for name in configuration.clients if which == PREDICT else configuration.workers:
             mine = min(left, getattr(configuration.parties[name], f"{kind}_items"))
@@ -46,7 +39,7 @@ class Items:
     def ask(self, batch, session, digits):
         """Have the owner of a batch share it, with so many decimal digits: the nodes."""
         owner, start, stop = batch
-        shapes = [(stop - start, *item) for item in SHAPES[self.which].values()]
+        shapes = [(stop - start, *item) for item in self._shapes.values()]
         where = {"which": self.which, "start": start, "stop": stop}
         return session.ask_to_share(owner, shapes, **where, digits=digits)
 

@@ -18,6 +18,7 @@ import numpy as np
 from smpc import mnist
 from smpc.arguments import MOST_WORKERS, PRECISIONS, path, positive
 from smpc.files import FileError, named, prepare_folder, regular, write_whole
+from smpc.hosts import tables
 from smpc.hosts.configuration import is_name
 from smpc.process import to_stdout
 
@@ -28,6 +29,12 @@ SETS = {
 }
 PREDICT = "predict"  # the set that a client has classified
 SIDES, CLASSES = (28, 28), 10
+# What an owner shares of each batch of a set, in this order: its shape for an item.
+SHAPES = {
+    "train": {"images": (1, *SIDES), "one_hot": (CLASSES,)},
+    "test": {"images": (1, *SIDES), "labels": ()},
+    PREDICT: {"images": (1, *SIDES)},
+}
 MEAN, DEVIATION = np.float32(0.1307), np.float32(0.3081)  # of MNIST's pixels, the tutorial's
 _UINT8 = 0x0800  # what the first word of an IDX file says of its elements; it adds the dimensions
 
@@ -44,10 +51,12 @@ class Part:
         folder: holds the files of both sets, or of one; the test images may have no labels.
     Attributes:
         images, labels: by set, "train" and "test": uint8 (n, 28, 28) and (n,); labels may be None.
-        n_train, n_test: numbers of items.
+        n_train, n_test: numbers of items; `shapes`: of what is shared of one.
     Raises:
         PartError: a file is missing, cannot be read, or does not hold what it should.
     """
+
+    shapes = SHAPES
 
     def __init__(self, folder):
         folder = pathlib.Path(folder)
@@ -138,16 +147,22 @@ def arguments(parser):
     add("--data-dir", type=path, default="./data", help="folder that holds MNIST/raw/")
     add("--n-train-items", type=count, default=640, help="training items, of MNIST's 60,000")
     add("--n-test-items", type=count, default=640, help="test items, of MNIST's 10,000")
+    add("--table", type=path, metavar="FILE", help="CSV file, to split that instead of MNIST")
     add("--out", type=path, default="parts", help="folder for a folder of each owner's, NAME/")
 
 
 def main(args):
-    """Give each owner its part of the first items: the first has the first of them, and so on.
+    """Give each owner its part of the first items: the first has the first of them, and so on; or
+    its rows of a table.
 
     Raises:
         PartError: it makes no sense, MNIST cannot be read, or a file is there or not to be written.
+        TableError: the table cannot be read.
     """
     owners, out = args.between, pathlib.Path(args.out)
+    if args.table:
+        _split_table(args.table, owners, out)
+        return
     wanted = {"train": args.n_train_items, "test": args.n_test_items}
     _check(owners, out, wanted)
     try:
@@ -165,25 +180,50 @@ def main(args):
             folder = prepare_folder(out / owner)
             for name, arrays in pieces.items():
                 _write(folder / name, arrays[number])
-        n_train, n_test = (len(pieces[labels][number]) for _, labels, _ in SETS.values())
-        with to_stdout():
-            print(f"{folder}: {n_train:,} training items and {n_test:,} test items")
+        _say(folder, *(len(pieces[labels][number]) for _, labels, _ in SETS.values()))
+
+
+def _split_table(path, owners, out):
+    """Give each owner its rows: the first has the first, the second the second, and so on."""
+    _check_owners(owners)
+    _check_new(out / owner / tables.NAME for owner in owners)
+    whole = tables.read(path)
+    if (n := len(whole.rows)) < len(owners):
+        raise PartError(f"--table {path}: {n} rows for {len(owners)} owners")
+    for owner, table in zip(owners, whole.dealt(len(owners)), strict=True):
+        with named(f"--out {out}", PartError):
+            folder = prepare_folder(out / owner)
+            write_whole(folder / tables.NAME, table.content())
+        _say(folder, table.n_train, table.n_test)
+
+
+def _say(folder, n_train, n_test):
+    with to_stdout():
+        print(f"{folder}: {n_train:,} training items and {n_test:,} test items")
 
 
 def _check(owners, out, wanted):
     """Raise PartError if the arguments make no sense, or a file is there already."""
+    _check_owners(owners)
+    for which, n in wanted.items():
+        *names, most = SETS[which]
+        if not len(owners) <= n <= most:
+            raise PartError(f"--n-{which}-items {n}: use {len(owners)} to MNIST's {most}")
+        _check_new(out / owner / name for owner in owners for name in names)
+
+
+def _check_owners(owners):
     for owner in owners:
         if not is_name(owner):
             raise PartError(f"--between {owner}: no party may have such a name")
     if len(set(owners)) < len(owners) or not 2 <= len(owners) <= MOST_WORKERS:
         raise PartError(f"--between {' '.join(owners)}: name 2 to {MOST_WORKERS} different owners")
-    for which, n in wanted.items():
-        *names, most = SETS[which]
-        if not len(owners) <= n <= most:
-            raise PartError(f"--n-{which}-items {n}: use {len(owners)} to MNIST's {most}")
-        for file in (out / owner / name for owner in owners for name in names):
-            if os.path.lexists(file):
-                raise PartError(f"{file} is there already: delete it, or name another --out")
+
+
+def _check_new(files):
+    for file in files:
+        if os.path.lexists(file):
+            raise PartError(f"{file} is there already: delete it, or name another --out")
 
 
 def _write(path, array):

@@ -41,6 +41,11 @@ class Planning(Network):
         self.positions, self.restore, self.programs = [], None, {}
         self._names, self._labels, self._saved = names, {}, []
 
+    @property
+    def saves(self):
+        """Whether a checkpoint is made."""
+        return bool(self._saved)
+
     def counted(self):
         """Nothing is said."""
 

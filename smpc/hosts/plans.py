@@ -28,7 +28,7 @@ from smpc.arguments import path
 from smpc.files import write_whole
 from smpc.hosts import grammar
 from smpc.hosts.configuration import ConfigurationError, host_of, read_text
-from smpc.hosts.grammar import ARGUMENTS, PREDICTION, TRAINING
+from smpc.hosts.grammar import ARGUMENTS, PREDICTION
 from smpc.semi2k.program import Program, name_of
 from smpc.semi2k.wire import Refused
 from smpc.semi2k.worker import label_of
@@ -113,6 +113,27 @@ class Plan:
         known = {name: party.fingerprint for name, party in configuration.parties.items()}
         if self.content["parties"] != known:
             raise PlanError("it was made for other parties, or other certificates: make it anew")
+
+    def check_items(self, owner, shapes):
+        """Raise PlanError unless what it takes of an owner's items is what they have.
+
+        Args:
+            owner: its id; `shapes`: by set and name, an item's; see `parts.SHAPES`.
+        """
+        inputs = {name: Program(key).inputs for name, key in self.programs.items()}
+        for position in range(len(self)):
+            expected = self.expected(position)
+            # (a run with more inputs, or fewer, is refused by itself)
+            for label, (_, _, shape) in zip(expected.inputs, inputs[expected.name], strict=False):
+                if not label.startswith(f"{owner} "):
+                    continue
+                _, which, _, name, *_ = label.replace(",", "").split()
+                mine = shapes.get(which, {})
+                if mine.get(name) != shape[1:]:
+                    raise PlanError(
+                        f"the plan takes {name} of shape {shape[1:]} of {which} items, and --data "
+                        f"has {' and '.join(f'{n} of {s}' for n, s in mine.items()) or 'none'}"
+                    )
 
     def check_weights(self):
         """Make the initial weights of the seed, as it says, and compare.
@@ -210,7 +231,7 @@ def follow(parser, args):
             option = "--" + name.replace("_", "-")
             raise PlanError(f"{args.plan}: it was made with {option} {planned[name]}, not {given}")
         setattr(args, name, planned[name])
-    if script == TRAINING and args.save_model and not planned["save_model"]:
+    if planned.get("save_model") is False and args.save_model:
         raise PlanError(f"{args.plan}: it was made without --save-model, and reveals no weights")
 
 

@@ -7,6 +7,7 @@ import math
 import pathlib
 import secrets
 import tempfile
+from fractions import Fraction
 
 import syft
 import torch
@@ -18,8 +19,8 @@ from smpc.hosts import certificates, channels, configuration, plans
 from smpc.hosts.calls import Calls
 from smpc.hosts.configuration import ConfigurationError, host_of, owner_of
 from smpc.hosts.grammar import PREDICTION, TRAINING
-from smpc.hosts.owners import SHAPES, Items, OwnersLoader
-from smpc.hosts.parts import PREDICT
+from smpc.hosts.owners import Items, OwnersLoader
+from smpc.hosts.parts import PREDICT, SHAPES
 from smpc.hosts.planning import Planning, plan_of
 from smpc.semi2k.owner import Owner, batch_label
 from smpc.semi2k.session import Session
@@ -33,15 +34,17 @@ class Hosts:
     """The parties of a script, on hosts of their own, or as a plan is made for them.
 
     Args:
-        args: of the script.
+        args: of the script, `script`: its name, of `grammar.ARGUMENTS`.
+        shapes: of what owners share; see `parts.SHAPES`.
     Attributes:
         clients: names of those that take part in the session.
     Raises:
         FileError: they cannot be called like this.
     """
 
-    def __init__(self, args):
-        self.args, self.configuration, self.clients = args, configuration.read(args.parties), ()
+    def __init__(self, args, script, shapes=SHAPES):
+        self.args, self._script, self._shapes = args, script, shapes
+        self.configuration, self.clients = configuration.read(args.parties), ()
         self.plan = args.plan and plans.read(args.plan)
         if self.plan:
             self.plan.check_parties(self.configuration)
@@ -65,7 +68,7 @@ class Hosts:
         present = self.configuration.with_clients(self.clients)
         roster = present.roster()
         if self.args.write_plan:
-            self.network = Planning(roster, SHAPES)
+            self.network = Planning(roster, self._shapes)
         else:
             about = {"plan": self.digest, "session": secrets.token_hex(16)}
             self.network = Calls(present, *self._identity, about, self.args.time_limit)
@@ -81,32 +84,42 @@ class Hosts:
         syft.local_worker.crypto_store.semi2k[key] = self.parties
         return workers, provider
 
-    def write_plan(self, script, arguments, weights):
-        """Write the plan of all that was asked for; see `planning.plan_of`."""
-        plan = plan_of(self.network, self.configuration, script, arguments, weights)
+    def write_plan(self, weights, **arguments):
+        """Write the plan of all that was asked for; see `planning.plan_of`.
+
+        Args:
+            arguments: beside those that every plan of the script is made with.
+        """
+        arguments |= {name: getattr(self.args, name) for name in plans.ARGUMENTS[self._script]}
+        plan = plan_of(self.network, self.configuration, self._script, arguments, weights)
         plan.check_weights()
         with named(f"--write-plan {self.args.write_plan}"):
             plan.save(pathlib.Path(self.args.write_plan))
         with process.to_stdout():
             print(f"written: {self.args.write_plan}; python -m smpc.hosts show tells what is in it")
 
-    def arguments(self, script):
-        """What the plan of a script is made with, a dict."""
-        return {name: getattr(self.args, name) for name in plans.ARGUMENTS[script]}
-
 
 class OnHosts(Hosts):
-    """The parties of a training."""
+    """The parties of a training.
 
-    def __init__(self, args):
-        super().__init__(args)
+    Args:
+        args, script, shapes: as of `Hosts`. Where `args` has no numbers of items, it is trained and
+            tested on all.
+    """
+
+    def __init__(self, args, script=TRAINING, shapes=SHAPES):
+        super().__init__(args, script, shapes)
         self._drawn = 0
-        args.n_workers = len(self.configuration.workers)
+        owners = [self.configuration.parties[name] for name in self.configuration.workers]
+        args.n_workers = len(owners)
+        for kind in ("train_items", "test_items"):
+            if not hasattr(args, f"n_{kind}"):
+                setattr(args, f"n_{kind}", sum(getattr(owner, kind) for owner in owners))
         if args.write_plan:
             self._nowhere = tempfile.TemporaryDirectory()  # for what is not computed
             args.out = args.checkpoint = self._nowhere.name
             args.save_model = args.save_model and f"{self._nowhere.name}/model"
-        else:
+        elif hasattr(args, "checkpoint"):  # else the script keeps none
             args.checkpoint = args.checkpoint or str(self.home / "checkpoint" / self.digest[:16])
 
     def connect(self, hook):
@@ -124,11 +137,12 @@ class OnHosts(Hosts):
         ]
 
     def _loader(self, which, n_items, batch_size):
-        items = Items(self.configuration, which, n_items, batch_size)
+        items = Items(self.configuration, which, n_items, batch_size, shapes=self._shapes)
         held = n_items <= HELD_ITEMS
         loader = OwnersLoader(items, self.parties, self.args.precision_fractional, held)
-        if held:  # draw what the script draws for its loaders and masks, to have its weights
-            n = 1 + n_items * sum(math.prod(item) for item in SHAPES[which].values())
+        if held and self._script == TRAINING:
+            # draw what the script draws for its loaders and masks, to have its weights
+            n = 1 + n_items * sum(math.prod(item) for item in self._shapes[which].values())
             torch.empty(n, dtype=torch.int64).random_(-(2**63), 2**63 - 1)
             self._drawn += n
         return loader
@@ -138,7 +152,8 @@ class OnHosts(Hosts):
         if not self.args.write_plan:
             self.network.end()
             return
-        load_shares(list(model.parameters()), None, "plan", 0)
+        if self.network.saves:
+            load_shares(list(model.parameters()), None, "plan", 0)
         layers = [m for m in model.modules() if isinstance(m, torch.nn.Linear)]
         weights = {
             "seed": self.args.seed,
@@ -146,8 +161,7 @@ class OnHosts(Hosts):
             "linear": [[layer.in_features, layer.out_features] for layer in layers],
             "digits": self.args.precision_fractional,
         }
-        arguments = self.arguments(TRAINING) | {"save_model": bool(self.args.save_model)}
-        self.write_plan(TRAINING, arguments, weights)
+        self.write_plan(weights, save_model=bool(self.args.save_model))
 
 
 class ForClients(Hosts):
@@ -155,7 +169,7 @@ class ForClients(Hosts):
     nothing of what it says of them."""
 
     def __init__(self, args):
-        super().__init__(args)
+        super().__init__(args, PREDICTION)
         clients = [self.configuration.parties[name] for name in self.configuration.clients]
         args.n_test_items = args.n_test_items or sum(client.test_items for client in clients)
         if not args.n_test_items:
@@ -182,7 +196,7 @@ class ForClients(Hosts):
     def finish(self):
         """End the session in order; or write the plan of it."""
         if self.args.write_plan:
-            self.write_plan(PREDICTION, self.arguments(PREDICTION), None)
+            self.write_plan(None)
         else:
             self.network.end()
 
@@ -209,5 +223,6 @@ class Images:
 
     def reveal(self, tensor):
         """Have whole numbers, a tensor, revealed to the client alone; until it has read them."""
-        whole = semi2k_tensor_in(tensor).div(10**self._digits)
-        self._parties.session.reveal_to(whole.node, self._owner)
+        session, digits = self._parties.session, semi2k_tensor_in(tensor).node
+        whole = session.graph.scaled(digits, Fraction(1, 10**self._digits))
+        session.reveal_to(whole, self._owner)

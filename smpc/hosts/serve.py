@@ -6,7 +6,7 @@ import threading
 from smpc import process
 from smpc.arguments import path
 from smpc.files import named, prepare_folder
-from smpc.hosts import PROGRAM, channels, configuration, journal, plans
+from smpc.hosts import PROGRAM, channels, configuration, journal, plans, tables
 from smpc.hosts.configuration import ConfigurationError, owner_of
 from smpc.hosts.parts import Part
 from smpc.hosts.party import TO_END, Party
@@ -17,7 +17,7 @@ def arguments(parser):
     add = parser.add_argument
     add("name", help="of the party, as in the parties file")
     add("--parties", type=path, required=True, metavar="FILE", help="who takes part")
-    add("--data", type=path, metavar="DIR", help="folder with its part of MNIST")
+    add("--data", type=path, metavar="DIR", help="folder with its part of the data")
     add("--plan", type=path, metavar="FILE", help="what it agrees to run, and reveal")
     add("--any-program", action="store_true", help="run whatever the server asks for")
     add("--home", type=path, metavar="DIR", help="its folder, by default beside --parties")
@@ -61,7 +61,9 @@ def make(args):
     if plan:
         plan.check_parties(parties)
         plan.check_weights()
-    part = args.data and Part(args.data)
+    part = args.data and (tables.read_part(args.data) or Part(args.data))
+    if plan and part:
+        plan.check_items(owner_of(args.name), part.shapes)
     given = (part.n_train, part.n_test) if part else (0, 0)
     asked = plan is None or owner_of(args.name) in plan.owners
     wanted = (me.train_items, me.test_items) if asked else (0, 0)
