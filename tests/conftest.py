@@ -1,4 +1,4 @@
-"""The parties, for the tests that run in this process."""
+"""The parties, for the tests that run in this process; and how programs are started."""
 
 from types import SimpleNamespace
 
@@ -12,6 +12,14 @@ import syft  # noqa: E402
 import torch  # noqa: E402
 
 from smpc import syft_binding as semi2k  # noqa: E402
+from tests import programs  # noqa: E402
+
+
+@pytest.fixture(scope="session", autouse=True)
+def forked():
+    """Programs of this repository are forked from a process that has imported torch and syft."""
+    with programs.forked():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -31,13 +31,12 @@ def run(*arguments, **options):
 
 @contextlib.contextmanager
 def begun(*arguments, **options):
-    """A run of the script that has printed its first line; it heeds SIGHUP, whatever we do."""
+    """A run of the script that has printed its first line."""
     with subprocess.Popen(
         command(*arguments),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
         **options,
     ) as process:
         assert process.stdout.readline().startswith("Train Epoch: 1 ")

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from smpc.model import ModelError, load_model, save_model
+from tests import programs
 
 TINY = "--epochs 1 --n-train-items 64 --n-test-items 64 --plain-twin".split()
 
@@ -32,7 +33,8 @@ def trained(tmp_path_factory):
 def test_prediction(trained):
     """As many are right as the test at the end of training said, but for ties of rounding."""
     model, correct = trained
-    result = run("predict_encrypted.py", model, "--n-test-items", 64, "--test-batch-size", 48)
+    with programs.anew():
+        result = run("predict_encrypted.py", model, "--n-test-items", 64, "--test-batch-size", 48)
     assert result.returncode == 0, result.stderr
     one, batch = re.findall(r"images at once: (\d+) +median milliseconds: \d+\.\d\n", result.stdout)
     assert (one, batch) == ("1", "48")

@@ -1,4 +1,4 @@
-"""The script, run as a user runs it: a process of its own, on 64 training and 64 test items."""
+"""The script, run as a user runs it: a process of its own, on a few training and test items."""
 
 import json
 import re
@@ -9,10 +9,13 @@ import sys
 import pytest
 
 from smpc import report
+from tests import programs
 
-SMALL = ["--epochs", "1", "--n-train-items", "64", "--n-test-items", "64"]
-TRAIN_LINE = r"Train Epoch: 1 \[0/64 \(0%\)\]\tLoss: \d\.\d{6}\tTime: \d+\.\d{3}s"
-TEST_LINE = r"Test set: Accuracy: (\d+)\.0/64 \((\d+)%\)"
+SMALL = (
+    "--epochs 1 --n-train-items 16 --n-test-items 16 --batch-size 16 --test-batch-size 16".split()
+)
+TRAIN_LINE = r"Train Epoch: 1 \[0/16 \(0%\)\]\tLoss: \d\.\d{6}\tTime: \d+\.\d{3}s"
+TEST_LINE = r"Test set: Accuracy: (\d+)\.0/16 \((\d+)%\)"
 
 
 def run(*arguments):
@@ -22,14 +25,15 @@ def run(*arguments):
 
 @pytest.mark.parametrize("protocol", ["semi2k", "snn", "fss"])
 def test_run(tmp_path, protocol):
-    result = run(*SMALL, "--protocol", protocol, "--out", tmp_path)
+    with programs.anew():
+        result = run(*SMALL, "--protocol", protocol, "--out", tmp_path)
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
     lines = result.stdout.split("\n")
     assert re.fullmatch(TRAIN_LINE, lines[0])
     assert (lines[1], lines[3]) == ("", "")
     correct, percent = map(int, re.fullmatch(TEST_LINE, lines[2]).groups())
-    assert percent == round(100 * correct / 64)
+    assert percent == round(100 * correct / 16)
     for part in ("FixedPrecisionTensor>[AdditiveSharingTensor]", "-> worker2:", "crypto_provider*"):
         assert result.stdout.count(part) == 2, "the chains of fc3.bias and of the first batch"
     assert (tmp_path / "accuracy.png").read_bytes().startswith(b"\x89PNG")
@@ -44,19 +48,19 @@ def test_run(tmp_path, protocol):
 @pytest.mark.parametrize("protocol", ["semi2k", "snn"])
 def test_fidelity_and_true_counts(tmp_path, protocol):
     """The encrypted losses are the plain twin's; a last, shorter batch counts its own items."""
-    sizes = "--n-train-items 40 --batch-size 16 --n-test-items 20 --test-batch-size 16".split()
+    sizes = "--n-train-items 10 --batch-size 4 --n-test-items 5 --test-batch-size 4".split()
     result = run(
         *("--epochs", 1, "--protocol", protocol, "--plain-twin", "--out", tmp_path), *sizes
     )
     assert result.returncode == 0, result.stderr
-    assert re.findall(r"\[(\d+)/40 \((\d+)%\)\]", result.stdout) == [
+    assert re.findall(r"\[(\d+)/10 \((\d+)%\)\]", result.stdout) == [
         ("0", "0"),
-        ("16", "40"),
-        ("32", "80"),
+        ("4", "40"),
+        ("8", "80"),
     ]
-    assert re.search(r"Accuracy: \d+\.0/20 \(\d+%\)", result.stdout)
+    assert re.search(r"Accuracy: \d+\.0/5 \(\d+%\)", result.stdout)
     record = json.loads((tmp_path / "run.json").read_text())
-    assert [step["items"] for step in record["steps"]] == [16, 16, 8]
+    assert [step["items"] for step in record["steps"]] == [4, 4, 2]
     losses = [step["loss"] for step in record["steps"]]
     assert losses == pytest.approx(record["plain_twin"]["losses"], abs=0.02)
 

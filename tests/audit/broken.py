@@ -22,9 +22,12 @@ import traceback
 from importlib.machinery import PathFinder, SourceFileLoader
 from typing import NamedTuple
 
+from tests import programs
+
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 DOCUMENT = REPOSITORY / "docs" / "audit.md"
 SMALL = "small"  # unless the document says otherwise
+QUICK = "products", "integers", "forms"  # scenarios that show most
 AT_ONCE = 2
 SECONDS = 300  # for one control, at most
 # What the audit imports of others', before the fork.
@@ -130,12 +133,15 @@ class Loader(SourceFileLoader):
 
 
 def small(folder, _):
-    """The small audit, in this process."""
+    """The small audit, in this process; what takes no time first, and then all of it."""
     from smpc.audit import chance
     from smpc.audit.small import findings
 
+    for name in QUICK:
+        yield from scenario(name, folder)
+    (folder / "all").mkdir()
     tests = chance.Tests()
-    yield from findings(folder, tests)
+    yield from findings(folder / "all", tests)
     yield from tests.findings()
 
 
@@ -184,9 +190,11 @@ def simulators(folder, _):
 OF_THE_SCRIPT = """
 import json, pathlib
 from smpc.audit import __main__ as audit, chance, scenarios
+from tests import programs
 sizes = ["--n-train-items", 8, "--batch-size", 8, "--n-test-items", 2, "--test-batch-size", 2]
 sizes += ["--epochs", 1, "--seed", audit.SEED]
-run = scenarios.run_script(pathlib.Path("run.jsonl").resolve(), *sizes)
+with programs.forked():
+    run = scenarios.run_script(pathlib.Path("run.jsonl").resolve(), *sizes)
 tests = chance.Tests()
 audit.attack(run.transcript, audit.SEED, tests)
 for find in (tests.findings, lambda: audit.examined_runs([run], tests), tests.findings):
@@ -200,10 +208,12 @@ def script(folder, control):
     shutil.copytree(REPOSITORY / "smpc", folder / "smpc", ignore=lambda *_: {"__pycache__"})
     shutil.copy(REPOSITORY / "train_encrypted.py", folder)
     (folder / "data").symlink_to(REPOSITORY / "data")
+    (folder / programs.AUDITED).write_text(OF_THE_SCRIPT)
     if control is not None:
         (folder / control.file).write_text(control.broken())
-    command = [sys.executable, "-c", OF_THE_SCRIPT]
-    run = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    command = [sys.executable, programs.AUDITED]
+    with programs.forked():
+        run = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     yield from map(json.loads, run.stdout.splitlines())
     if run.returncode:
         raise RuntimeError(run.stderr)
@@ -242,6 +252,8 @@ def all_outcomes(jobs):
     """The outcome of each, in order."""
     for module in PRELOADED:
         importlib.import_module(module)
+    if any(name == script.__name__ for name, _ in jobs):
+        programs.server()  # before they are forked, for all of them
     with multiprocessing.get_context("fork").Pool(AT_ONCE, maxtasksperchild=1) as pool:
         outcomes = pool.imap(outcome, jobs)
         return [outcomes.next(timeout=SECONDS) for _ in jobs]

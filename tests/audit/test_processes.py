@@ -65,7 +65,8 @@ class Pipes:
 @pytest.fixture
 def processes():
     """processes(roster) -> party -> a pipe to it; each is in a process of its own."""
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.audit.party"])  # once, and not in each
     started, mine = [], {}
 
     def processes(roster):

@@ -25,6 +25,7 @@ from smpc.arguments import Parser
 from smpc.hosts import serve
 from smpc.hosts.configuration import read
 from smpc.hosts.parts import Part
+from tests import programs
 from tests.hosts.namespaces import Namespaces, unavailable
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
@@ -68,6 +69,10 @@ class Hosts:
             (folder / name).mkdir()
             for link in LINKS:
                 (folder / name / link).symlink_to(REPOSITORY / link)
+        (folder / "bin").mkdir()
+        python = folder / "bin" / "python"
+        python.write_text(f'#!/bin/sh\nexec {sys.executable} -S {programs.__file__} "$@"\n')
+        python.chmod(0o755)
 
     def run(self, names, commands):
         """Run commands on hosts, at once, or start what serves there."""
@@ -87,9 +92,10 @@ class Hosts:
 
     @property
     def environment(self):
-        """Of a shell in which the page's `. .venv/bin/activate` was done, and of nothing else."""
-        path = f"{pathlib.Path(sys.executable).parent}:/usr/sbin:/usr/bin:/sbin:/bin"
-        return {"PATH": path, "OMP_NUM_THREADS": "1"}
+        """Of a shell in which the page's `. .venv/bin/activate` was done, and of nothing else; but
+        `python` is what stands for it, see `programs`."""
+        path = f"{self.folder / 'bin'}:/usr/sbin:/usr/bin:/sbin:/bin"
+        return {"PATH": path, programs.SERVER: programs.server()}
 
     def send(self, route):
         """Bring a file from a host to others: `alice: alice.toml -> server`."""
@@ -134,7 +140,7 @@ class Run:
         while time.monotonic() < until and self.process.poll() is None:
             if self.out.read_text() == line:
                 return
-            time.sleep(0.1)
+            time.sleep(0.02)
         raise AssertionError(f"{line!r} is not printed: {self.err.read_text()}")
 
 
