@@ -27,8 +27,8 @@ class Number:
             digits may be kept until it is rounded.
         one: units in the number 1: 10^digits; 1 for integers.
         step: the `Step` that made it, or the `Leaf` that it is; None where no gradient is wanted.
-        assign: gives another Number to the tensor that this one came from, in its place; None if it
-            came from none.
+        assign: while an operation is under way, gives another Number to the tensor that this one
+            came from; else None.
     """
 
     __slots__ = ("assign", "graph", "node", "one", "step")

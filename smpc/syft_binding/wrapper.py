@@ -332,8 +332,7 @@ def number_in(tensor):
         step = chain.grad_fn
         if step is None and chain.requires_grad:
             step = Leaf(functools.partial(_take, tensor))
-    assign = functools.partial(_assign, tensor)
-    return Number(end.session.graph, end.node, _one(tensor), step, assign)
+    return Number(end.session.graph, end.node, _one(tensor), step)
 
 
 def _one(tensor):
@@ -392,7 +391,11 @@ def compute(name, args, kwargs):
     kwargs = {key: _argument(value, first) for key, value in kwargs.items()}
     if args and name != "where" and not isinstance(args[0], (Number, tuple, list)):
         args[0] = operand(first, args[0])
-    result = operation(*args, **_known(name, operation, args, kwargs))
+    kwargs = _known(name, operation, args, kwargs)
+    try:
+        result = operation(*args, **kwargs)
+    finally:
+        _let_go((*args, *kwargs.values()))
     if in_place:
         return _assign(target, result)
     return _answer(result, like)
@@ -424,12 +427,25 @@ def _known(name, operation, args, kwargs):
 def _argument(value, first):
     """An argument as an operation takes it."""
     if isinstance(value, Semi2kWrapper):
-        return number_in(value)
+        number = number_in(value)
+        number.assign = functools.partial(_assign, value)
+        return number
     if isinstance(value, (tuple, list)):
         return type(value)(_argument(part, first) for part in value)
     if isinstance(value, FixedPrecisionTensor) or hasattr(value, "child"):
         return _public(value, first)
     return value
+
+
+def _let_go(values):
+    """What was made of a tensor may hold its `Number`, but not the tensor: it may be the same one,
+    changed in place, and what nothing refers to must be gone at once, since a program keeps what is
+    referred to."""
+    for value in values:
+        if isinstance(value, Number):
+            value.assign = None
+        elif isinstance(value, (tuple, list)):
+            _let_go(value)
 
 
 def _public(tensor, first):
@@ -465,8 +481,8 @@ def _assign(target, result):
         )
     end = semi2k_tensor_in(target)
     end.node = end.session.note(result.node)
-    if result.step is not None:
-        if _autograd(target) is None:
-            target.child = AutogradTensor(data=target.child)
-        _autograd(target).grad_fn = result.step
+    if result.step is not None and _autograd(target) is None:
+        target.child = AutogradTensor(data=target.child)
+    if torch.is_grad_enabled() and (chain := _autograd(target)) is not None:
+        chain.grad_fn, chain.requires_grad = result.step, result.step is not None
     return target
