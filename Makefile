@@ -11,7 +11,7 @@ hosts: .venv/lock
 test: .venv/lock
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	OMP_NUM_THREADS=1 .venv/bin/pytest -n 2 --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 .venv/bin/pytest -n 3 --dist loadfile $(ARGS)
 
 audit: .venv/lock
 	.venv/bin/python -m smpc.audit

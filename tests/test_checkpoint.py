@@ -20,6 +20,7 @@ from smpc import files
 from smpc.checkpoint import Checkpoint, CheckpointError
 from smpc.semi2k import storage
 from tests.conftest import reveal
+from tests.semi2k.conftest import sessions_of_its_own  # noqa: F401 (each test is the first one)
 
 ARGUMENTS = {
     "protocol": "semi2k",

@@ -13,7 +13,7 @@ import torch
 from smpc.operations.functions import reciprocal, sqrt
 from smpc.operations.number import add, multiply, scale, subtract
 from smpc.semi2k.tensor import semi2k_tensor_in
-from smpc.syft_binding.wrapper import Semi2kWrapper, number_in
+from smpc.syft_binding.wrapper import Semi2kWrapper, forget_gradients_of_inputs, number_in
 
 SQUARE_DIGITS = 10  # of the mean of squared gradients that Adam keeps
 LEAST_EPS, MOST_STEP = 1e-5, 32  # of Adam: of its eps; of a step before the rate
@@ -49,6 +49,7 @@ def _compute_updates(optimizer, update):
                 for parameter in group["params"]:
                     if parameter.grad is not None:
                         _update(parameter, update, group, self.state[parameter])
+            forget_gradients_of_inputs(semi2k_tensor_in(parameter).session)
         return None
 
     optimizer.step = step

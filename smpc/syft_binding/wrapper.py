@@ -8,6 +8,7 @@ does not hook works on the empty tensor, without a word. So the wrapper of a cha
 
 import functools
 import inspect
+import weakref
 
 import syft
 import torch
@@ -31,6 +32,8 @@ ABOUT_THE_WRAPPER = {
     "is_cpu", "is_cuda", "is_floating_point", "is_meta", "is_mkldnn", "is_mps", "is_nested",
     "is_quantized", "is_sparse", "is_sparse_csr", "is_xla", "is_xpu", "layout", "names", "type",
 }  # fmt: skip
+FORGOTTEN = object()  # in place of the gradient of an input that nobody has read
+_UNREAD = weakref.WeakValueDictionary()  # inputs that have one, by id()
 REVEALING = "item tolist numpy __bool__ __float__ __int__ __index__ __array__ __contains__".split()
 
 
@@ -111,13 +114,24 @@ class Semi2kWrapper(torch.Tensor):
 
     @property
     def grad(self):
-        """Its gradient, shared, or None."""
-        return getattr(_autograd(self), "grad", None)
+        """Its gradient, shared, or None.
+
+        Raises:
+            RuntimeError: it is of an input, and was not read before the weights changed.
+        """
+        _UNREAD.pop(id(self), None)
+        grad = getattr(_autograd(self), "grad", None)
+        if grad is FORGOTTEN:
+            raise RuntimeError(
+                "the gradient of an input is kept until optimizer.step(): read .grad before"
+            )
+        return grad
 
     @grad.setter
     def grad(self, grad):
         if _autograd(self) is None:
             raise RuntimeError("this tensor was shared without requires_grad=True")
+        _UNREAD.pop(id(self), None)
         _autograd(self).grad = grad
 
     def backward(self, gradient=None, retain_graph=None, create_graph=False, inputs=None):
@@ -342,9 +356,23 @@ def _one(tensor):
 
 def _take(leaf, grad):
     """Add to the gradient of a tensor that was shared with requires_grad=True."""
-    if leaf.grad is not None:
-        grad = add(number_in(leaf.grad), grad)
-    leaf.grad = _tensor(grad.detached(), leaf)
+    chain = _autograd(leaf)
+    if chain.grad is FORGOTTEN:
+        return
+    if chain.grad is not None:
+        grad = add(number_in(chain.grad), grad)
+    chain.grad = _tensor(grad.detached(), leaf)
+    if not isinstance(leaf, torch.nn.Parameter):
+        _UNREAD[id(leaf)] = leaf
+
+
+def forget_gradients_of_inputs(session):
+    """Forget those that nobody has read. The tutorial shares its data with requires_grad=True, and
+    never asks: kept, the gradient of each batch would keep the weights that it was made with."""
+    for leaf in list(_UNREAD.values()):
+        if semi2k_tensor_in(leaf).session is session:
+            del _UNREAD[id(leaf)]
+            _autograd(leaf).grad = FORGOTTEN
 
 
 def _tensor(number, like):

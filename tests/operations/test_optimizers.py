@@ -90,6 +90,28 @@ def test_schedules(share, name):
     check(fitting(lambda p: torch.optim.SGD(p, **options), share, 6, SCHEDULES[name]), 5)
 
 
+def test_the_gradient_of_an_input(share):
+    """Is there until the weights change, and then no wrong one is."""
+    model, x = share(nn.Linear(2, 1)), share(torch.ones(3, 2))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    weight = reveal(model.weight)
+    model(x).sum().backward()
+    read = x.grad
+    optimizer.step()
+    assert torch.allclose(reveal(read), weight.expand(3, 2), atol=UNIT)
+    assert x.grad is read
+    x.grad = None
+    for _ in range(2):
+        model(x).sum().backward()
+        optimizer.step()
+        with pytest.raises(RuntimeError, match="of an input is kept until"):
+            _ = x.grad
+    x.grad = None
+    weight = reveal(model.weight)
+    model(x).sum().backward()
+    assert torch.allclose(reveal(x.grad), weight.expand(3, 2), atol=UNIT)
+
+
 def test_rates_stay_what_they_are(share):
     model = share(nn.Linear(2, 1))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.00123, momentum=0.9)
