@@ -163,7 +163,7 @@ def main():
     )
 
     n_items = args.epochs * (args.n_train_items + args.n_test_items)
-    run = report.Run(vars(args), n_items, semi2k.counters, published=())
+    run = report.Run(vars(args), n_items, semi2k.counters, published=(), program=PROGRAM)
     run.twin = {"losses": [], "correct": []}
     process.on_signals(run.interrupt)
     try:

@@ -145,7 +145,7 @@ def main():
     optimizer, twins = (optim.SGD(net.parameters(), lr=args.lr) for net in (model, twin))
 
     n_items = args.epochs * (args.n_train_items + args.n_test_items)
-    run = report.Run(vars(args), n_items, semi2k.counters, published=())
+    run = report.Run(vars(args), n_items, semi2k.counters, published=(), program=HOSPITALS)
     process.on_signals(run.interrupt)
     run.twin = None if hosts else {"losses": [], "correct": []}
     try:

@@ -34,6 +34,7 @@ class Run:
 
     Args:
         published: correct answers of `PUBLISHED_ITEMS` after each epoch, to be put beside its own.
+        program: what its errors begin with.
     Attributes:
         steps: a dict for each training step: epoch, batch, items, loss (None where it was not
             revealed) and seconds.
@@ -48,8 +49,10 @@ class Run:
             and `tested_batch` then raise KeyboardInterrupt, so that a step is never left half done.
     """
 
-    def __init__(self, arguments, n_items, counters, published=PUBLISHED):
-        self.published = published
+    def __init__(
+        self, arguments, n_items, counters, published=PUBLISHED, program="train_encrypted.py"
+    ):
+        self.published, self._program = published, program
         self._quiet = arguments.get("write_plan")  # then nothing that is said is true
         self.arguments, self._read_counters = dict(arguments), counters
         self._counted, self.counters, self._usual = counters(), {}, {}
@@ -94,7 +97,7 @@ class Run:
             with process.to_stdout():
                 tqdm.write(line, file=sys.stdout)
         except FileError as error:
-            self._stop(2, f"train_encrypted.py: error: {error}")
+            self._stop(2, f"{self._program}: error: {error}")
 
     def end(self, folder, reason):
         """Save the results so far, say in a line why and where, and end the program.
@@ -103,7 +106,7 @@ class Run:
             reason: KeyboardInterrupt, after what `interrupted` says; or a FileError.
         """
         if isinstance(reason, FileError):
-            self._stop(reason.status, f"train_encrypted.py: error: {reason}")
+            self._stop(reason.status, f"{self._program}: error: {reason}")
         status, why = self._why
         try:
             self.save(folder)

@@ -121,12 +121,12 @@ def test_the_tutorial(tmp_path):
 
 
 def test_memory_is_flat(tmp_path):
-    """After 500 steps of the tutorial's network a process holds what it held after 50, within 2%."""
+    """After 250 steps of the tutorial's net a process holds what it held after 50, within 1%."""
     sizes = "--n-train-items 80 --batch-size 8 --n-test-items 8 --test-batch-size 8".split()
-    result = run("--epochs", 50, *sizes, "--out", tmp_path)
+    result = run("--epochs", 25, *sizes, "--out", tmp_path)
     assert result.returncode == 0, result.stderr
     memory = [test["memory"] for test in json.loads((tmp_path / "run.json").read_text())["tests"]]
-    assert memory[-1] <= 1.02 * memory[4]
+    assert memory[-1] <= 1.01 * memory[4]
 
 
 def test_interrupt(tmp_path):
