@@ -105,17 +105,16 @@ def train(args, model, private_train_loader, optimizer, epoch, run):
         done += len(target)
 
 
-def train_in_the_clear(args, model, optimizer, epoch, run):
+def train_in_the_clear(model, train_loader, test_loader, optimizer, run):
     """An epoch of the plain twin, and how many of the test items it then has right."""
-    for data, target in moved_batches(args, epoch):
+    for data, target in train_loader:
         optimizer.zero_grad()
         loss = F.cross_entropy(model(data), target)
         loss.backward()
         optimizer.step()
         run.twin["losses"].append(loss.item())
     with torch.no_grad():
-        pairs = tutorial.get_data_loader(args, train=False)
-        correct = sum((model(data).argmax(dim=1) == t).sum().item() for data, t in pairs)
+        correct = sum((model(data).argmax(dim=1) == t).sum().item() for data, t in test_loader)
     run.twin["correct"].append(correct)
 
 
@@ -133,7 +132,7 @@ def train_and_test(args, model, twin, share, run, out):
         train(args, model, private, optimizer, epoch, run)
         private = tutorial.PrivateLoader(test_loader, share, lambda target: share(target.float()))
         tutorial.test(args, model, private, epoch, run)
-        train_in_the_clear(args, twin, twins, epoch, run)
+        train_in_the_clear(twin, moved_batches(args, epoch), test_loader, twins, run)
         run.save(out)
 
 

@@ -26,7 +26,7 @@ from smpc.arguments import Parser, add_hosts, check_digits, check_hosts, path, p
 from smpc.files import prepare_folder
 from smpc.hosts import tables
 from smpc.hosts.grammar import HOSPITALS
-from train_encrypted import F, nn, optim, semi2k, sy, torch
+from train_encrypted import nn, optim, semi2k, sy, torch
 
 N_HOSPITALS = 3
 N_FEATURES, CLASSES = 30, 2
@@ -99,21 +99,6 @@ class LogisticRegression(nn.Module):
         return self.fc(x)  # (B, 2)
 
 
-def train_in_the_clear(model, loaders, optimizer, run):
-    """An epoch of the plain twin, and how many of the test items it then has right."""
-    train_loader, test_loader = loaders
-    for data, target in train_loader:
-        optimizer.zero_grad()
-        loss = F.cross_entropy(model(data), target)
-        loss.backward()
-        optimizer.step()
-        run.twin["losses"].append(loss.item())
-    with torch.no_grad():
-        correct = sum((model(data).argmax(dim=1) == t).sum().item() for data, t in test_loader)
-    run.twin["correct"].append(correct)
-    run.say(f"The twin in the clear: {correct}/{sum(len(t) for _, t in test_loader)}\n")
-
-
 @process.in_order(HOSPITALS)
 def main():
     args = parse_arguments()
@@ -153,7 +138,8 @@ def main():
             convnet.train(args, model, private_loaders[0], optimizer, epoch, run)
             tutorial.test(args, model, private_loaders[1], epoch, run)
             if hosts is None:
-                train_in_the_clear(twin, loaders, twins, run)
+                convnet.train_in_the_clear(twin, *loaders, twins, run)
+                run.say(f"The twin in the clear: {run.twin['correct'][-1]}/{args.n_test_items}\n")
             run.save(out)
         tutorial.save_weights(args, model, run)
         if hosts:

@@ -4,8 +4,8 @@ The modules, from the bottom up; each imports only what stands before it:
 
     number      Number; sums, products, moves, a comparison with zero; gradients
     registry    which function computes what torch calls by a name
-    pointwise   element by element: arithmetic, comparisons, choices
     functions   reciprocal, roots, exponentials and what is made of them
+    pointwise   element by element: arithmetic, comparisons, choices
     shapes      elements moved about, taken and put together
     reductions  sums, means, extremes
     layers      linear, convolutions, pooling, normalisation, dropout

@@ -17,6 +17,7 @@ import numbers
 import torch
 
 from smpc.operations import number
+from smpc.operations.functions import reciprocal, rsqrt, sqrt
 from smpc.operations.number import Number, fraction
 from smpc.operations.registry import operand, operation
 
@@ -241,8 +242,6 @@ def pow(x, exponent):
     Range: of every power up to it, that of a product. Error: a unit of each product, times what it
     is multiplied by afterwards.
     """
-    from smpc.operations.functions import reciprocal, rsqrt, sqrt  # which stand on this module
-
     halves = {0.5: sqrt, -0.5: rsqrt}
     if not is_number(exponent) or (exponent not in halves and exponent != int(exponent)):
         raise TypeError(f"semi2k raises to public integers and halves of one, not {exponent!r}")
@@ -266,8 +265,6 @@ def div(x, other, *, rounding_mode=None):
     Range: of what it is divided by, that of `reciprocal`. Error: a unit, and |x| times that of
     `reciprocal` with six digits.
     """
-    from smpc.operations.functions import reciprocal
-
     if rounding_mode is not None:
         raise TypeError("semi2k has no division that rounds to integers")
     if is_number(other):
@@ -290,6 +287,4 @@ def rdiv(x, other):
 
     Range: that of `reciprocal`. Error: a unit, and |other| times 1.4e-6 |1 / x|.
     """
-    from smpc.operations.functions import reciprocal
-
     return mul(reciprocal(x), other)

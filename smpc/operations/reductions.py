@@ -1,8 +1,7 @@
 """Sums and extremes, over all elements or along dimensions.
 
 Range: sums and extremes are exact, where the difference of any two elements is within ±2^63 units;
-what is rounded, and the elements that `topk` and `sort` give, have the range of a product in
-`pointwise`.
+what is rounded has the range of a product in `pointwise`.
 """
 
 import math

@@ -14,7 +14,7 @@ def operation(*names):
     takes, Numbers in place of secret tensors."""
 
     def register(function):
-        for name in (function.__name__.rstrip("_"), *names):
+        for name in (function.__name__, *names):
             if name in OPERATIONS:
                 raise RuntimeError(f"two operations are called {name}")
             OPERATIONS[name] = function

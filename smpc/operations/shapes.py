@@ -14,6 +14,7 @@ from smpc.operations.number import Number
 from smpc.operations.registry import axes_of, axis_of, operand, operation
 
 ALL = ("slice", None, None, None)
+LISTS = bool, list, torch.Tensor, np.ndarray, range  # indices of which `_places` makes places
 
 
 def _sizes(sizes):
@@ -150,30 +151,29 @@ def getitem(x, key):
         IndexError: it is out of range.
     """
     parts = key if isinstance(key, tuple) else (key,)
-    spec = [_basic(part) for part in parts]
-    if None not in (part and part[0] for part in spec):
-        return number.index(x, tuple(part[1] for part in spec))
-    places = _places(x, key)
+    if any(isinstance(part, LISTS) for part in parts):
+        return _taken(x, _places(x, key))
+    return number.index(x, tuple(map(_basic, parts)))
+
+
+def _taken(x, places):
+    """The elements at places, an array, of the flattened x."""
     taken = number.index(number.reshape(x, (-1,)), (("list", *places.ravel().tolist()),))
     return number.reshape(taken, places.shape)
 
 
 def _basic(part):
-    """An index in the form that a program carries it, in a list; None if it takes `_places`."""
+    """An index that is none of LISTS, in the form that a program carries."""
     if isinstance(part, slice):
         if part.step is not None and part.step <= 0:
             raise ValueError("a slice has a step above 0")
         ends = (
             None if n is None else operator.index(n) for n in (part.start, part.stop, part.step)
         )
-        return [True, ("slice", *ends)]
+        return ("slice", *ends)
     if part is Ellipsis:
-        return [True, "..."]
-    if part is None:
-        return [True, None]
-    if isinstance(part, (bool, list, torch.Tensor, np.ndarray, range)):
-        return None
-    return [True, operator.index(_known(part))]
+        return "..."
+    return None if part is None else operator.index(_known(part))
 
 
 def _known(index):
@@ -246,8 +246,7 @@ def index_select(x, dim, index):
 def gather(x, dim, index):
     """Of each line along a dimension the elements at public places."""
     places = torch.arange(math.prod(x.shape)).reshape(x.shape).gather(dim, _known(index)).numpy()
-    taken = number.index(number.reshape(x, (-1,)), (("list", *places.ravel().tolist()),))
-    return number.reshape(taken, places.shape)
+    return _taken(x, places)
 
 
 @operation()

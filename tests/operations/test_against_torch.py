@@ -14,7 +14,7 @@ from tests.operations.table import CUBE, INDICES, ROW, TABLE, WHICH, X, Y, publi
 
 NAMES = {}  # of the functions of OPERATIONS, by which torch calls them
 for name, function in OPERATIONS.items():
-    NAMES.setdefault(function.__name__.rstrip("_"), []).append(name)
+    NAMES.setdefault(function.__name__, []).append(name)
 # Of these torch's function has other arguments than what is called like it elsewhere.
 OTHERS = {torch.Tensor: {"copy"}, torch: {"batch_norm", "nll_loss_nd"}, F: set()}
 
