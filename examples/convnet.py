@@ -29,13 +29,13 @@ BLACK = -0.1307 / 0.3081  # as the tutorial normalises it
 def parse_arguments(argv=None):
     parser = Parser(__doc__.split("\n")[0], PROGRAM)
     add, count = parser.add_argument, positive(int)
-    add("--epochs", type=count, default=5, help="passes over the training items")
+    add("--epochs", type=count, default=6, help="passes over the training items")
     add("--n-train-items", type=count, default=60_000, help="training items, of MNIST's 60,000")
     add("--n-test-items", type=count, default=10_000, help="test items, of MNIST's 10,000")
     add("--batch-size", type=count, default=100, help="training items a step")
     add("--test-batch-size", type=count, default=200, help="test items a batch")
-    rates = {"type": positive(float), "default": [0.02, 0.02, 0.01, 0.004, 0.001], "nargs": "+"}
-    add("--lr", **rates, help="of each epoch; the last stays")
+    rates = [0.015, 0.01, 0.008, 0.005, 0.002, 0.0005]
+    add("--lr", type=positive(float), default=rates, nargs="+", help="of each epoch")
     add("--momentum", type=float, default=0.9, help="of Nesterov's kind")
     add("--seed", type=int, default=3, help="of the initial weights, and of how images are moved")
     add("--precision-fractional", type=int, default=4, help="decimal digits of fixed precision")

@@ -81,7 +81,7 @@ def test_what_is_not_served(prepared, fails, tmp_path, change, message):
 @pytest.fixture
 def twin(parties):
     """The losses and the correct answers of the plain twin."""
-    example = importlib.import_module("examples.hospitals")
+    example, convnet = (importlib.import_module(f"examples.{n}") for n in ("hospitals", "convnet"))
     args = example.parse_arguments([*map(str, OPTIONS)])
     loaders = example.get_data_loaders(args, example.read_hospitals(args))
     with torch.random.fork_rng(devices=[]):
@@ -90,7 +90,7 @@ def twin(parties):
     twin = {"losses": [], "correct": []}
     optimizer = torch.optim.SGD(model.parameters(), lr=args.lr)
     run = SimpleNamespace(twin=twin, say=lambda line: None)
-    example.train_in_the_clear(model, loaders, optimizer, run)
+    convnet.train_in_the_clear(model, *loaders, optimizer, run)
     return twin
 
 

@@ -211,14 +211,15 @@ GRADIENTS = {
 
 @pytest.mark.parametrize("name", GRADIENTS)
 def test_gradients(parties, name):
-    """Of the sum of a third: to a unit of the precision, of which each takes its rounding."""
+    """Of the sum of a third: to a unit of the precision, of which each takes its rounding, and the
+    tenth of one by which a function is off before it is rounded."""
     function, values = GRADIENTS[name]
     plain = on_grid(values(1e-3)[::4], 3).requires_grad_()
     (function(plain) / 3).sum().backward()
     x = shared(plain.detach(), parties, 3, requires_grad=True)
     (function(x) / 3).sum().backward()
     gradient = values_of(x.grad, 3)
-    assert torch.allclose(gradient, plain.grad, rtol=3e-6, atol=1e-3 + 5e-6)
+    assert torch.allclose(gradient, plain.grad, rtol=3e-6, atol=1.1e-3 + 5e-6)
 
 
 def test_results_keep_six_digits_in_a_finer_context(parties):
