@@ -1,5 +1,6 @@
-# train · hosts · test · audit · operations · bench · bench-growth · bench-rounds · bench-peers ·
-# bench-hosts, each in .venv with the exact lock installed; `make lock` makes the lock anew.
+# train · hosts · test · audit · operations · private · privacy-audit · bench · bench-growth ·
+# bench-rounds · bench-peers · bench-hosts, each in .venv with the exact lock installed; `make lock`
+# makes the lock anew.
 PYTHON ?= python3
 
 train: .venv/lock
@@ -11,13 +12,20 @@ hosts: .venv/lock
 test: .venv/lock
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	OMP_NUM_THREADS=1 .venv/bin/pytest -n 3 --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= \
+	  .venv/bin/pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 audit: .venv/lock
 	.venv/bin/python -m smpc.audit
 
 operations: .venv/lock
 	.venv/bin/python -m benchmarks.operations $(ARGS)
+
+private: .venv/lock
+	.venv/bin/python -m benchmarks.private
+
+privacy-audit: .venv/lock
+	.venv/bin/python -m benchmarks.privacy
 
 bench: .venv/lock
 	.venv/bin/python -m benchmarks.training
@@ -55,4 +63,4 @@ lock-peers:
 	    --python-platform x86_64-unknown-linux-gnu --generate-hashes --no-header --no-annotate \
 	    --quiet --output-file $${peer%=*}.txt; done
 
-.PHONY: train hosts test audit operations bench bench-growth bench-rounds bench-peers bench-hosts lock lock-peers
+.PHONY: train hosts test audit operations private privacy-audit bench bench-growth bench-rounds bench-peers bench-hosts lock lock-peers

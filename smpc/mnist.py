@@ -10,8 +10,6 @@ import hashlib
 import pathlib
 import zlib
 
-import torch
-
 from smpc.files import write_whole
 
 SHA256 = {
@@ -23,8 +21,9 @@ SHA256 = {
 N_TRAIN, N_TEST = 60_000, 10_000
 
 
-class AtOnce(torch.utils.data.Dataset):
-    """The first `n_items` of a data set of `torchvision.datasets.MNIST`'s, a batch at a time.
+class AtOnce:
+    """The first `n_items` of a data set of `torchvision.datasets.MNIST`'s, a batch at a time: what
+    torch's DataLoader takes, which asks for no base class.
 
     Args:
         transformation: of a batch of images, uint8 (B, 1, 28, 28).

@@ -15,6 +15,12 @@ from smpc import syft_binding as semi2k  # noqa: E402
 from tests import programs  # noqa: E402
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes():
+    """One server for all processes of xdist."""
+    programs.server()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def forked():
     """Programs of this repository are forked from a process that has imported torch and syft."""
@@ -23,8 +29,11 @@ def forked():
 
 
 # Begun first, so that no process is left alone with one of them at the end.
-LONGEST = ("test_smoke", "test_catalogue", "test_simulator", "test_hosts", "test_nothing_lost",
-           "test_audit", "test_checkpoint", "test_transcripts", "test_deployment")  # fmt: skip
+LONGEST = (
+    *("test_smoke", "test_catalogue", "test_hosts", "test_simulator", "test_audit"),
+    *("test_nothing_lost", "test_transcripts", "test_checkpoint", "test_fidelity"),
+    *("test_deployment", "test_document", "test_predict", "test_hospitals"),
+)
 
 
 def pytest_collection_modifyitems(items):

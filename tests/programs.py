@@ -1,8 +1,9 @@
 """This repository's programs, started without the seconds that importing torch and syft takes.
 
 A server has imported what they import of others', and for each program forks a process of its own,
-with the arguments, environment, folder and standard streams that it is to have. That one imports
-what is this project's, runs the program as `__main__`, and ends as Python does. It differs from one
+with the arguments, environment, folder and standard streams that it is to have, and the `Limit`, if
+there is one. That one imports what is this project's, runs the program as `__main__`, and ends as
+Python does. It differs from one
 that is started anew in this: no signal comes while torch is imported, which computes in one thread.
 
 `forked()` has `subprocess` start programs so; `anew()` does not. From a shell, with `SERVER` in its
@@ -19,6 +20,7 @@ import importlib
 import json
 import os
 import pathlib
+import resource
 import runpy
 import select
 import signal
@@ -28,10 +30,14 @@ import subprocess
 import sys
 import tempfile
 import threading
+from typing import NamedTuple
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 AUDITED = "train_and_audit.py"  # what `tests.audit.broken` has run in a copy of the repository
-PROGRAMS = "train_encrypted.py", "predict_encrypted.py", "smpc.hosts", "smpc.audit", AUDITED
+PROGRAMS = (
+    *("train_encrypted.py", "predict_encrypted.py", "smpc.hosts", "smpc.audit"),
+    *("examples.hospitals", "benchmarks.training", "tests.audit.broken", AUDITED),
+)
 SERVER = "SMPC_TESTS_PROGRAMS"  # in the environment: the path of a server's socket
 # Of others', besides torch and syft. Not gRPC: what it has begun, a fork ends.
 PRELOADED = "torchvision", "matplotlib.pyplot", "scipy.stats", "psutil", "tqdm", "msgpack"
@@ -41,6 +47,16 @@ MOST = 1 << 20  # bytes of a request
 CLONE_NEWNET = 0x40000000
 NETWORK = pathlib.Path("/proc/self/ns/net")
 THREADS = pathlib.Path("/proc/self/task")
+
+
+class Limit(NamedTuple):
+    """A `preexec_fn` that lets no file grow beyond so many bytes, as on a full disk."""
+
+    size: int
+
+    def __call__(self):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (self.size, self.size))
+        sys.dont_write_bytecode = True  # what is cut off is taken for whole
 
 
 # ---- The server ----------------------------------------------------------------------------------
@@ -92,6 +108,8 @@ def taken_on(request, stdin, stdout, stderr, network):
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["environment"])
+    if request["limit"]:
+        Limit(request["limit"])()
     return request
 
 
@@ -191,11 +209,12 @@ def end(process, folder):
     del os.environ[SERVER]
 
 
-def ask(command, folder, environment, streams, session=False):
+def ask(command, folder, environment, streams, session=False, limit=None):
     """(the connection, on which its exit status will come; the process's id)."""
     connection = socket.socket(socket.AF_UNIX)
     connection.connect(server())
-    about = {"command": command, "folder": folder, "environment": environment, "session": session}
+    about = {"command": command, "folder": folder, "environment": environment}
+    about |= {"session": session, "limit": limit}
     with NETWORK.open() as network:
         socket.send_fds(connection, [json.dumps(about).encode()], [*streams, network.fileno()])
     return connection, *NUMBER.unpack(connection.recv(NUMBER.size))
@@ -212,14 +231,16 @@ class Popen(subprocess.Popen):
     def _execute_child(self, args, executable, preexec_fn, close_fds, pass_fds, cwd, env, *more):
         command = [args] if isinstance(args, str) else [*map(str, args)]
         is_one = command[0] == sys.executable and {*command[1:3]} & {*PROGRAMS}
-        if preexec_fn or not is_one:
+        limit = preexec_fn.size if isinstance(preexec_fn, Limit) else None
+        if (preexec_fn and not limit) or not is_one:
             about = executable, preexec_fn, close_fds, pass_fds, cwd, env
             return super()._execute_child(args, *about, *more)
         _, _, _, stdin, _, _, stdout, _, stderr, *_, session, _ = more
         streams = [number if fd == -1 else fd for number, fd in enumerate((stdin, stdout, stderr))]
         environment = dict(os.environ if env is None else env)
         folder = str(cwd or pathlib.Path.cwd())
-        self._connection, self.pid = ask(command[1:], folder, environment, streams, session)
+        about = environment, streams, session, limit
+        self._connection, self.pid = ask(command[1:], folder, *about)
         self._child_created = True
         self._close_pipe_fds(*more[3:9])
         return None

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import resource
 import shutil
 import signal
 import subprocess
@@ -16,6 +15,7 @@ import torch
 from smpc import files, outputs, process
 from smpc.files import FileError
 from smpc.semi2k import storage
+from tests import programs
 
 TINY = "--epochs 1 --n-train-items 64 --n-test-items 64".split()
 LONG = "--epochs 999 --n-train-items 64 --n-test-items 64 --checkpoint-every 1".split()
@@ -398,25 +398,19 @@ def test_every_output_is_tried(tmp_path):
     assert saved == [1, 2]
 
 
-@pytest.fixture
-def limit():
-    """limit(size) -> a preexec_fn that lets no file grow beyond it."""
-    return lambda size: lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-
-
-def test_a_full_disk_is_found_before_training(tmp_path, limit):
-    ended = run(*TINY, "--out", tmp_path / "out", preexec_fn=limit(1000))
+def test_a_full_disk_is_found_before_training(tmp_path):
+    ended = run(*TINY, "--out", tmp_path / "out", preexec_fn=programs.Limit(1000))
     assert (ended.returncode, ended.stdout) == (2, "")
     line = f"train_encrypted.py: error: --out {tmp_path}/out/accuracy.png: File too large\n"
     assert ended.stderr == line
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_a_checkpoint_that_fills_the_disk(tmp_path, limit):
+def test_a_checkpoint_that_fills_the_disk(tmp_path):
     """The steps before it are saved."""
     out, checkpoint = tmp_path / "out", tmp_path / "checkpoint"
     arguments = [*LONG, "--out", out, "--checkpoint", checkpoint]
-    ended = run(*arguments, preexec_fn=limit(100_000))
+    ended = run(*arguments, preexec_fn=programs.Limit(100_000))
     assert ended.returncode == 2
     assert ended.stderr == (
         f"train_encrypted.py: error: --checkpoint {checkpoint}: File too large: "

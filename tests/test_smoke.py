@@ -1,5 +1,6 @@
 """The script, run as a user runs it: a process of its own, on a few training and test items."""
 
+import contextlib
 import json
 import re
 import signal
@@ -25,7 +26,7 @@ def run(*arguments):
 
 @pytest.mark.parametrize("protocol", ["semi2k", "snn", "fss"])
 def test_run(tmp_path, protocol):
-    with programs.anew():
+    with programs.anew() if protocol == "semi2k" else contextlib.nullcontext():
         result = run(*SMALL, "--protocol", protocol, "--out", tmp_path)
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
