@@ -256,6 +256,12 @@ def refresh(x):
     return x.like(x.graph.refreshed(x.node)).by((x, lambda grad: grad))
 
 
+def noised(x, sigma, correlation=(), slot=0):
+    """With noise that nobody knows, of standard deviation `sigma` from each worker; no gradient. It
+    is computed once, with what is revealed next or wanted. See `semi2k.noise`."""
+    return x.like(x.graph.noised(x.node, fraction(sigma) * x.one, correlation, slot))
+
+
 # ---- Moves ---------------------------------------------------------------------------------------
 
 

@@ -12,6 +12,7 @@ import math
 from fractions import Fraction
 from typing import NamedTuple
 
+from smpc.semi2k import gaussian, noise
 from smpc.semi2k.program import LINEAR, MOVES, name_of, pack_program
 from smpc.semi2k.values import Value, common_scale, raw_array
 
@@ -24,6 +25,8 @@ from smpc.semi2k.values import Value, common_scale, raw_array
 MAGNITUDE, LEAST, LEAST_GRADIENT = 10**6, 100, 1
 ZONE, ANEW = 41, 5
 LARGEST_DIVISOR = 2**62  # of `arithmetic.truncate_exactly`
+LEAST_SIGMA = 2**30  # integers in the standard deviation of a worker's noise
+WHOLE = 60 * noise.UNIT  # so that an item's part, in units of c_k, is shared out among 2 to 5
 MASKED_SLACK = 64  # how much finer than its resolution what is masked already may stay as a factor
 ROOM = 2**61  # for LEAST in integers, or for what is promised, where parts of a sum are aligned
 MOST_ALIGNED = 2**32  # what one part of a sum may be multiplied by, to have the other's scale
@@ -198,6 +201,8 @@ class Compiler:
             return self._factor(inputs[0])
         if op == "refresh":
             return self._share(self._value(inputs[0]), node.shape)
+        if op == "noise":
+            return self._noised(self._value(inputs[0]), node.shape, *params)
         if op in ("add", "sub"):
             return self._sum(op, node, *inputs)
         if op == "cat":
@@ -256,6 +261,18 @@ class Compiler:
         value = self._partial(value)
         register = self._emit("complete", (value.register,), shape)
         return value._replace(form="share", register=register)
+
+    def _noised(self, value, shape, sigma, correlation, slot):
+        """With noise of a standard deviation, in units, on each worker's share; in integers so fine
+        that it is `LEAST_SIGMA` of them at least, and that the value is a multiple of `WHOLE`."""
+        value = self._partial(value)
+        finer = WHOLE * math.ceil(LEAST_SIGMA / (sigma * value.scale * WHOLE))
+        value = self._times(value, finer)._replace(scale=value.scale * finer)
+        steps = math.ceil(sigma * value.scale)
+        if steps > gaussian.MOST:
+            raise OverflowError("noise of this size does not fit the ring, use fewer digits")
+        register = self._emit("noise", (value.register,), shape, steps, correlation, slot)
+        return value._replace(register=register, bound=None)
 
     # ---- sums
 

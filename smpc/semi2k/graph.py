@@ -100,17 +100,19 @@ class Graph:
         pending: the nodes yet to be computed that something still refers to, by number; in this
             order, so that equal computations make equal programs.
         resolution, magnitude: of the nodes that are made; see `finer`.
+        promised: the least magnitude of the nodes that are made.
         one: of the nodes that are shared; see `Node`.
     """
 
     def __init__(self):
-        self.resolution, self.magnitude, self.one = 1, 0, 1
+        self.resolution, self.magnitude, self.promised, self.one = 1, 0, 0, 1
         self.pending = weakref.WeakValueDictionary()
         self._made = weakref.WeakValueDictionary()
 
     def node(self, op, inputs, params, shape):
         """The node for this operation, an earlier one if there is an equal one."""
-        fineness = (self.resolution, self.magnitude) if op in ROUNDED else ()
+        magnitude = max(self.magnitude, self.promised)
+        fineness = (self.resolution, magnitude) if op in ROUNDED else ()
         # (of integers alone, which are compared even while the interpreter comes to its end)
         parts = (p.as_integer_ratio() if isinstance(p, Fraction) else p for p in params + fineness)
         key = (op, *map(id, inputs), *parts)
@@ -118,7 +120,7 @@ class Graph:
         if node is None or not node.pending or node.inputs != inputs:
             # (a computed node has let go of its inputs, whose id() may be another's by now)
             one = max(input_.one for input_ in inputs)
-            fineness = self.resolution, one, self.magnitude
+            fineness = self.resolution, one, magnitude
             node = self._made[key] = Node(op, inputs, params, shape, *fineness)
             self.pending[node.number] = node
         return node
@@ -265,6 +267,23 @@ class Graph:
         if x.public:
             return x
         node = Node("refresh", (x,), (), x.shape, self.resolution, x.one)
+        self.pending[node.number] = node
+        return node
+
+    def noised(self, x, sigma, correlation, slot):
+        """x with noise that nobody knows: a new node at each call, which is computed once.
+
+        Args:
+            sigma: the standard deviation of each worker's part, a Fraction, in units.
+            correlation, slot: see `noise.Noise.add`.
+        Raises:
+            ValueError: x is public, of which everybody would know the noise.
+        """
+        if x.public:
+            raise ValueError("noise on a public value hides nothing")
+        node = Node(
+            "noise", (x,), (Fraction(sigma), correlation, slot), x.shape, self.resolution, x.one
+        )
         self.pending[node.number] = node
         return node
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import msgpack
 import numpy as np
 
-from smpc.semi2k import dealer, ring
+from smpc.semi2k import dealer, gaussian, noise, ring
 
 # ---- Operations that only move elements about, on shares, masked values and masks alike ----------
 
@@ -88,6 +88,7 @@ OTHERS = {
     "product": (2, 1),
     "select": (2, 1),
     "complete": (1, 1),
+    "noise": (1, 1),
     "unhide": (1, 1),
     "mask": (1, 1),
     "truncate": (1, 2),
@@ -109,7 +110,9 @@ RANGES = {
     "truncate": ((1, 2**63), (2, 64)),
     "truncate_exactly": ((1, 2**63),),
     "above_zero": ((2, 65),),
+    "noise": ((1, gaussian.MOST + 1),),
 }
+COEFFICIENTS = set(range(noise.UNIT))  # of noise on the noise before it
 MOST_WORDS = 2**32  # of a shape, or drawn for a run
 
 
@@ -214,6 +217,10 @@ class Program:
             sized = (op in OTHERS and op != "product") or op in SIZED
             if sized and params and not is_shape(params[0]):
                 raise ValueError(f"{op} of shape {params[0]}")
+            if op == "noise" and not (
+                len(params) == 4 and isinstance(params[2], tuple) and set(params[2]) <= COEFFICIENTS
+            ):
+                raise ValueError(f"noise with {params[1:]}")
             for value, (least, end) in zip(params[1:], RANGES.get(op, ()), strict=False):
                 if type(value) is not int or not least <= value < end:
                     raise ValueError(f"{op} with {value}")

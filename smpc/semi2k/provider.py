@@ -276,7 +276,7 @@ def known_of(instruction, ins):
             return dealer.zeros(params[0].shape)
         case "unmask":
             return dealer.zeros(ins[0].shape)
-        case "partial":
+        case "partial" | "noise":
             return ins[0]
     raise RuntimeError(f"no such instruction: {op}")
 

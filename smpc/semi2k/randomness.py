@@ -7,6 +7,7 @@ same address, whatever was drawn before. No seed of torch, numpy or Python's `ra
 influence.
 """
 
+import itertools
 import os
 
 import numpy as np
@@ -62,3 +63,10 @@ class Stream:
             block = view[start : start + len(_ZEROS)]
             encryptor.update_into(_ZEROS[: len(block)], block)
         return out
+
+
+def fresh(purpose):
+    """What draws words under a new key that nobody else gets: a function from how many to uint64
+    (n,), uniform, each drawn once."""
+    stream, calls = Stream(new_key(), purpose), itertools.count()
+    return lambda n: stream.words((next(calls), 0), n)

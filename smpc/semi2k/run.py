@@ -25,14 +25,16 @@ class Run:
         program: a `Program`.
         deals: for each instruction, a dict of this worker's shares of its dealt item.
         inputs: the values that it starts from, in the order of `program.inputs`.
+        noise: this worker's `noise.Noise`.
     Attributes:
         registers: number -> what this worker holds of the value: an array or `Masked`.
         waiting: (instruction number, its generator, what it asked to have opened), in order.
         revealed: its shares of what is revealed, arrays.
     """
 
-    def __init__(self, party, program, deals, inputs):
+    def __init__(self, party, program, deals, inputs, noise):
         self.party, self.program, self.deals = party, program, deals
+        self._noise = noise
         self.registers = {
             register: value for (register, _, _), value in zip(program.inputs, inputs, strict=True)
         }
@@ -122,6 +124,8 @@ class Run:
                 return arithmetic.select(party, deal, *arguments)
             case "complete":
                 return arithmetic.complete(party, deal, *arguments)
+            case "noise":
+                return self._noise.add(*arguments, *params[1:])
             case "unhide":
                 return arithmetic.unhide(party, deal, *arguments)
             case "mask":

@@ -228,7 +228,8 @@ class Session:
 
     def note(self, node):
         """Called for each new node that a tensor refers to; computes when too much is pending."""
-        self._pending += node.size if node.pending else 0
+        takes_memory = node.pending and node.op not in MOVES
+        self._pending += node.size if takes_memory else 0
         if self._pending > self.MOST_PENDING:
             for pending in list(self.graph.pending.values()):
                 if pending.handles:
@@ -288,6 +289,9 @@ class Session:
         for node, stored, id in zip(outputs, plan.stored, ids, strict=True):
             node.store(id, stored.form, stored.scale, self._dead.append)
             self.graph.pending.pop(node.number, None)
+        for node in order:
+            if node.op == "noise" and node.pending:
+                node.op = "spent"  # made anew it would have other noise, and both tell more
         return revealed[0] if revealed else None
 
     def _free_of_charge(self, order):

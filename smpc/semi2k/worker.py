@@ -16,6 +16,7 @@ import numpy as np
 
 from smpc.semi2k import arithmetic, storage, wire
 from smpc.semi2k.arithmetic import Flagged, Masked
+from smpc.semi2k.noise import Noise
 from smpc.semi2k.owner import check_label
 from smpc.semi2k.randomness import Stream
 from smpc.semi2k.run import (
@@ -59,6 +60,7 @@ class Worker:
         self.folder, self._named = None, -1  # the last value that was loaded, or made public
         self.consent, self.labels = None, {}
         self._stream, self._input_streams, self._keys = None, {}, set()
+        self._noise = Noise()
         # of the last worker: (owner, share) -> {which: half}, and (owner, which) -> the last share
         self._half_inputs, self._halves_had = {}, {}
         self._latest = (-1, 0)  # the address of a run
@@ -97,7 +99,7 @@ class Worker:
         if key in self._keys:
             raise Refused(f"{self.id} has had this key already")
         self._keys.add(key)
-        self._stream = Stream(key, "runs")
+        self._stream, self._noise = Stream(key, "runs"), Noise()
         self._input_streams = {o: Stream(key, f"inputs of {o}") for o in self.roster.owners}
         self._half_inputs = {}
         self._forget_run()
@@ -260,6 +262,7 @@ class Worker:
             raise Refused(f"no owner is called {about['to']}, to whom something is to be revealed")
         known = order_of(self.programs, program, key, inputs, outputs)
         settle(self.values, self.unsettled, counts, delete)
+        self._noise.begin((run, attempt), counts)
         for id in delete:
             self.labels.pop(id, None)
         for name in forget:
@@ -316,7 +319,7 @@ class Worker:
             self._latest, program.drawn + (0 if self.is_last else program.corrections)
         )
         deals = take(program, drawn, corrections)
-        self.run = self.RUN(self.party, program, deals, values)
+        self.run = self.RUN(self.party, program, deals, values, self._noise)
         self._say(out)
         self._next_rounds(out)
 

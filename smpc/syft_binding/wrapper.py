@@ -361,7 +361,7 @@ def _take(leaf, grad):
         return
     if chain.grad is not None:
         grad = add(number_in(chain.grad), grad)
-    chain.grad = _tensor(grad.detached(), leaf)
+    chain.grad = tensor_of(grad.detached(), leaf)
     if not isinstance(leaf, torch.nn.Parameter):
         _UNREAD[id(leaf)] = leaf
 
@@ -375,7 +375,7 @@ def forget_gradients_of_inputs(session):
             _autograd(leaf).grad = FORGOTTEN
 
 
-def _tensor(number, like):
+def tensor_of(number, like):
     """A `Number` as a tensor, between the parties of another and in its precision."""
     end = semi2k_tensor_in(like)
     chain = Semi2kTensor(crypto_provider=end.crypto_provider, parties=end.parties, node=number.node)
@@ -492,7 +492,7 @@ def _public(tensor, first):
 
 def _answer(result, like):
     if isinstance(result, Number):
-        return _tensor(result, like)
+        return tensor_of(result, like)
     if isinstance(result, tuple):
         parts = [_answer(part, like) for part in result]
         return type(result)(*parts) if hasattr(result, "_fields") else tuple(parts)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from smpc.operations import functions, number
 from smpc.semi2k.tensor import semi2k_tensor_in
-from smpc.syft_binding.wrapper import _tensor, number_in
+from smpc.syft_binding.wrapper import number_in, tensor_of
 from tests.conftest import reveal
 from tests.operations.conftest import secret
 from tests.semi2k.conftest import session_of
@@ -104,7 +104,7 @@ def values_of(tensor, digits):
 
 def apply(function, tensor):
     """A function of Numbers, to a tensor."""
-    return _tensor(function(number_in(tensor)), tensor)
+    return tensor_of(function(number_in(tensor)), tensor)
 
 
 def counts_of(function, group):
@@ -238,7 +238,7 @@ def test_results_keep_six_digits_in_a_finer_context(parties):
             y = function(one)
         with one.finer():
             thousand = number.multiply(y, number.scale(one, 1000))
-        product = values_of(_tensor(thousand, tensor), 3)
+        product = values_of(tensor_of(thousand, tensor), 3)
         # 9,000 times a millionth or two, and the rounding
         assert (product - exact(x) * x * 1000).abs().max() <= 9000 * 3e-6 + 1e-3
 
