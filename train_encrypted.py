@@ -35,7 +35,16 @@ from torchvision import datasets, transforms
 
 from smpc import mnist, outputs, report
 from smpc import syft_binding as semi2k
-from smpc.arguments import HELD_ITEMS, PRECISIONS, Parser, add_hosts, check, path, positive
+from smpc.arguments import (
+    HELD_ITEMS,
+    PRECISIONS,
+    Parser,
+    add_hosts,
+    add_privacy,
+    check,
+    path,
+    positive,
+)
 from smpc.audit.transcript import Recorder
 from smpc.checkpoint import Checkpoint, CheckpointError
 from smpc.model import save_model
@@ -78,6 +87,7 @@ def parse_arguments(argv=None):
     add("--resume", action="store_true", help="go on from the checkpoint")
     add("--save-model", type=path, metavar="FILE", help="reveal the trained weights to their owner")
     add("--plain-twin", action="store_true", help="train the same network in the clear beside it")
+    add_privacy(parser)
     add_hosts(parser)
     return check(parser, parser.parse_args(argv))
 
@@ -98,6 +108,13 @@ def on_hosts(args):
     from smpc.hosts.script import OnHosts  # here, since only this needs gRPC
 
     return OnHosts(args)
+
+
+def with_privacy(args, model):
+    """What makes the training differentially private."""
+    from smpc.privacy.script import Private  # here, since its accounting takes seconds to import
+
+    return Private(args, model, get_data_loader)
 
 
 # ---- 3. Secret-shared data -----------------------------------------------------------------------
@@ -210,7 +227,7 @@ def train(args, model, private_train_loader, optimizer, epoch, run, checkpoint):
         optimizer.step()
 
         revealed = None
-        if batch_idx % args.log_interval == 0:
+        if batch_idx % args.log_interval == 0 and not args.private:  # a loss tells of the data
             revealed = loss.get().float_precision().item()
             run.say(
                 "Train Epoch: {} [{}/{} ({:.0f}%)]\tLoss: {:.6f}\tTime: {:.3f}s".format(
@@ -348,6 +365,7 @@ def main():
         private_loaders = hosts.loaders()
 
     model = Net(ACTIVATIONS[args.activation])
+    private = with_privacy(args, model) if args.private else None
     twin = copy.deepcopy(model)
     model = model.fix_precision(precision_fractional=args.precision_fractional).share(
         *workers, crypto_provider=crypto_provider, protocol=args.protocol, requires_grad=True
@@ -357,18 +375,23 @@ def main():
         semi2k.truncate_exactly(next(model.parameters()))
 
     optimizer = optim.SGD(model.parameters(), lr=args.lr[0])
+    if private:
+        optimizer = private.optimizer(model)
     optimizer = optimizer.fix_precision(precision_fractional=args.precision_fractional)
 
     n_items = args.epochs * (args.n_train_items + args.n_test_items)
     run = report.Run(vars(args), n_items, semi2k.counters)
     process.on_signals(run.interrupt)
+    if private:
+        private.begin(run)
     try:
         train_and_test(args, model, private_loaders, optimizer, run, checkpoint)
         outputs.save(
             args, lambda: run.save(out), lambda: save_weights(args, model, run), recorder.save
         )
         if hosts is None:
-            losses, correct, run.plain_steps = train_plain_twin(args, twin, run)
+            train_twin = private.train_plain_twin if private else train_plain_twin
+            losses, correct, run.plain_steps = train_twin(args, twin, run)
             if args.plain_twin:
                 run.twin = {"losses": losses, "correct": correct}
             outputs.save(args, lambda: run.save(out))

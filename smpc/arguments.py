@@ -99,6 +99,7 @@ def check(parser, args):
         parser.error(f"--lr: {len(args.lr)} rates for {args.epochs} epochs")
     digits = args.precision_fractional
     check_digits(parser, digits, args.protocol)
+    _check_privacy(parser, args)
     unit = 10**-digits
     if (least := min(args.lr)) < unit * (1 - 1e-6):
         parser.error(
@@ -108,6 +109,34 @@ def check(parser, args):
     if (most := max(args.lr)) * 10 ** (2 * digits) >= 2**52:
         parser.error(f"--lr {most:g}: products overflow the ring with {digits} decimal digits")
     return args
+
+
+def add_privacy(parser):
+    """Add a script's options for a training that is differentially private."""
+    add = parser.add_argument
+    add("--private", type=positive(float), metavar="EPSILON", help="as docs/privacy.md guarantees")
+    add("--delta", type=positive(float), default=1e-5, help="of that guarantee")
+    add("--clip", type=positive(float), default=8.0, help="norm of an item's gradient, at most")
+    add("--momentum", type=float, default=0.0, help="of SGD, in a private training")
+
+
+def _check_privacy(parser, args):
+    """Refuse what a private training cannot have, and its options where there is none."""
+    if not args.private:
+        for name in ("delta", "clip", "momentum"):
+            if getattr(args, name) != parser.get_default(name):
+                parser.error(f"--{name}: is of a private training, say with --private EPSILON")
+        return
+    if args.protocol != "semi2k":
+        parser.error(f"--private: --protocol {args.protocol} has none, use semi2k")
+    from smpc.privacy import accounting  # here, since few runs need it
+
+    try:
+        accounting.check(args.private, args.delta)
+    except ValueError as error:
+        parser.error(f"--private: {error}")
+    if not 0 <= args.momentum < 1:
+        parser.error(f"--momentum {args.momentum:g}: use 0 to below 1")
 
 
 def add_hosts(parser):

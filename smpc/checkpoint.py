@@ -26,7 +26,9 @@ from smpc.semi2k.storage import CheckpointError
 DEFINING = (
     *("protocol", "precision_fractional", "n_workers", "activation", "seed", "lr"),
     *("batch_size", "n_train_items", "n_test_items"),
+    "private",
 )
+OF_A_PRIVATE_RUN = ("delta", "clip", "momentum", "epochs")
 FILES = ("progress", "lock")
 # What a run may leave that was killed before its first checkpoint was whole.
 BEGUN = re.compile(r"lock|\.progress\.\d+|\w+|\w+/\.?0\.shares(\.\d+)?")
@@ -50,7 +52,8 @@ class Checkpoint:
         if self.folder is None:
             return
         self.every, self.planned = args.checkpoint_every, args.plan or args.write_plan
-        self.arguments = {name: getattr(args, name) for name in DEFINING}
+        names = (*DEFINING, *(OF_A_PRIVATE_RUN if args.private else ()))
+        self.arguments = {name: getattr(args, name) for name in names}
         with named(f"--checkpoint {self.folder}", CheckpointError):
             prepare_folder(self.folder)
             if not (self.folder / "progress").exists():
@@ -83,10 +86,10 @@ class Checkpoint:
 
     def _check(self, arguments):
         for name, value in self.arguments.items():
-            if arguments[name] != value:
+            if arguments.get(name) != value:
                 option = "--" + name.replace("_", "-")
                 raise CheckpointError(
-                    f"{self.folder} is of a run with {option} {arguments[name]}, not {value}"
+                    f"{self.folder} is of a run with {option} {arguments.get(name)}, not {value}"
                 )
 
     def begin(self, model, run):

@@ -45,6 +45,7 @@ class Run:
             step is dealt for ahead of it: a dict for each, as made by
             `semi2k.network.Counters.since`; empty for other protocols.
         twin: what the plain twin did, as {"losses": [...], "correct": [...]}, or None.
+        allows: of an epoch and a batch, called before each step: whether it may be taken.
         interrupted: whether the user has asked to stop, or stdout cannot be written to; `trained`
             and `tested_batch` then raise KeyboardInterrupt, so that a step is never left half done.
     """
@@ -58,6 +59,7 @@ class Run:
         self._counted, self.counters, self._usual = counters(), {}, {}
         self.steps, self.tests, self.plain_steps, self.twin = [], [], [], None
         self.interrupted, self._why = False, None
+        self.allows = lambda epoch, batch: True
         self.bar = tqdm(total=n_items, unit=" items", disable=None)
 
     def restore(self, steps, tests):
@@ -66,10 +68,9 @@ class Run:
         self.bar.update(sum(done["items"] for done in (*steps, *tests)))
 
     def has_trained(self, epoch, batch):
-        """Whether this step has been taken."""
-        return bool(self.steps) and (epoch, batch) <= (
-            self.steps[-1]["epoch"], self.steps[-1]["batch"]
-        )  # fmt: skip
+        """Whether this step has been taken, or may not be."""
+        last = (self.steps[-1]["epoch"], self.steps[-1]["batch"]) if self.steps else (0, 0)
+        return (epoch, batch) <= last or not self.allows(epoch, batch)
 
     def interrupt(self, number, _):
         """A signal handler: stop after the batch that is under way. That of syft's own protocols,

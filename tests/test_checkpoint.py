@@ -32,6 +32,7 @@ ARGUMENTS = {
     "batch_size": 64,
     "n_train_items": 640,
     "n_test_items": 640,
+    "private": None,
 }
 
 
