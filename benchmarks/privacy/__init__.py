@@ -1,0 +1,1 @@
+"""What attacks find out about training items, with and without differential privacy."""
