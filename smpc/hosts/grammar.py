@@ -6,8 +6,10 @@ import re
 from smpc.semi2k.randomness import MOST_RUNS
 from smpc.semi2k.wire import MOST_VALUES
 
-FORMAT = "encrypted-training plan 3"
-AGAIN = 16  # how many times a position after the last checkpoint may be run again, at most
+FORMAT = "encrypted-training plan 4"
+# How many times a position after the last checkpoint may be run again, at most; in a private
+# training none is, since its noise would be drawn anew.
+AGAIN = 16
 TRAINING, PREDICTION = "train_encrypted.py", "predict_encrypted.py"
 HOSPITALS = "examples.hospitals"
 # What the plan of a script is made with; whoever runs it need not say it again, and may not say
@@ -16,7 +18,7 @@ ARGUMENTS = {
     TRAINING: (
         *("epochs", "n_train_items", "n_test_items", "batch_size", "test_batch_size", "lr"),
         *("seed", "log_interval", "precision_fractional", "exact_truncation", "activation"),
-        "checkpoint_every",
+        *("checkpoint_every", "private", "delta", "clip", "momentum"),
     ),
     PREDICTION: ("n_test_items", "test_batch_size", "precision_fractional", "activation"),
     HOSPITALS: ("epochs", "batch_size", "test_batch_size", "lr", "seed", "precision_fractional"),
@@ -29,6 +31,10 @@ def _whole(x):
 
 def _number(x):
     return type(x) in (bool, int, float) and abs(x) < 2**63
+
+
+def _above_0(x):
+    return _number(x) and type(x) is not bool and x > 0
 
 
 def _each(check):
@@ -90,7 +96,7 @@ _FIELDS = {
     "programs": _map(_PROGRAM, lambda x: isinstance(x, str)),
     "rows": _each(_table(_ROW)),
     "positions": _each(_position),
-    "restore": _maybe(_table({"program": _PROGRAM, "outputs": _KEPT})),
+    "restore": _each(_table({"program": _PROGRAM, "outputs": _KEPT})),
 }
 
 
@@ -100,6 +106,10 @@ _KINDS = _SEED | {
     "activation": _of("[a-z]{1,20}"),
     "exact_truncation": lambda x: type(x) is bool,
     "save_model": lambda x: type(x) is bool,
+    "private": _maybe(_above_0),
+    "delta": _above_0,
+    "clip": _above_0,
+    "momentum": lambda x: _number(x) and 0 <= x < 1,
 }
 
 
@@ -118,22 +128,37 @@ _WEIGHTS = _table(
     }
 )
 
+# What a private training guarantees: see `smpc.privacy.accounting.Guarantee`; "workers": how many
+# add noise.
+_GUARANTEE = _table(
+    dict.fromkeys(("epsilon", "delta", "of_worker", "noise_multiplier", "clip"), _above_0)
+    | dict.fromkeys(("workers", "epochs", "steps", "coordinates"), lambda x: _whole(x) and x > 0)
+    | {"correlation": _each(_whole)}
+)
+
+
+def _nothing(x):
+    return x is None
+
 
 # By the script that it is for; "weights": public ones, from which a training starts.
 _FIELDS_OF = {
     TRAINING: {
         "arguments": _arguments(*ARGUMENTS[TRAINING], "save_model"),
         "weights": _WEIGHTS,
+        "guarantee": _maybe(_GUARANTEE),
     },
     PREDICTION: {
         "arguments": _arguments(*ARGUMENTS[PREDICTION]),
-        "weights": lambda x: x is None,
+        "weights": _nothing,
+        "guarantee": _nothing,
     },
     HOSPITALS: {
         "arguments": _arguments(
             *ARGUMENTS[HOSPITALS], "save_model", lr=lambda x: _number(x) and x > 0
         ),
         "weights": _WEIGHTS,
+        "guarantee": _nothing,
     },
 }
 

@@ -31,14 +31,14 @@ class Planning(Network):
     Attributes:
         positions: for each run of the plan, (program's name, labels of its inputs, for each output
             the input that it is or None, who gets what is revealed), in order.
-        restore: the "program" that masks a checkpoint anew, hex, and for each of its "outputs" the
-            input that it is, a dict; or None.
+        restore: of each program that masks weights anew, when they are saved or loaded, a dict: the
+            "program", hex, and for each of its "outputs" the input that it is.
         programs: name -> what `program.Program` reads.
     """
 
     def __init__(self, roster, names):
         super().__init__(roster)
-        self.positions, self.restore, self.programs = [], None, {}
+        self.positions, self.restore, self.programs = [], [], {}
         self._names, self._labels, self._saved = names, {}, []
 
     @property
@@ -98,7 +98,8 @@ class Planning(Network):
             kept = [inputs.index(id) if id in inputs else None for id in outputs]
             labels = [self._labels[id] for id in inputs]
             if position is None:
-                self.restore = {"program": program.hex(), "outputs": kept}
+                restore = {"program": program.hex(), "outputs": kept}
+                self.restore += [restore] if restore not in self.restore else []
             else:
                 self.positions.append((program, labels, kept, to))
             for j, (id, i) in enumerate(zip(outputs, kept, strict=True)):
@@ -109,13 +110,14 @@ class Planning(Network):
         return pack("result", run=run, attempt=attempt, revealed=zeros)
 
 
-def plan_of(planning, configuration, script, arguments, weights):
+def plan_of(planning, configuration, script, arguments, weights, guarantee=None):
     """The `Plan` of what was noted.
 
     Args:
         planning: a `Planning`; `configuration`: of the parties.
         script: which it is for, and its `arguments`.
         weights: the arguments of `plans.initial_weights`; None: there are no public ones.
+        guarantee: of a private training, as `grammar` has it: nothing of it is run again.
     """
     rows, positions = {}, []
     for position, (program, labels, kept, to) in enumerate(planning.positions):
@@ -136,7 +138,8 @@ def plan_of(planning, configuration, script, arguments, weights):
         "script": script,
         "arguments": arguments,
         "weights": weights,
-        "again": AGAIN,
+        "guarantee": guarantee,
+        "again": 0 if guarantee else AGAIN,
         "programs": programs,
         "rows": [dict(zip(names, map(_plain, row), strict=True)) for row in rows],
         "positions": positions,

@@ -29,6 +29,7 @@ from smpc.files import write_whole
 from smpc.hosts import grammar
 from smpc.hosts.configuration import ConfigurationError, host_of, read_text
 from smpc.hosts.grammar import ARGUMENTS, PREDICTION
+from smpc.privacy.accounting import Guarantee
 from smpc.semi2k.program import Program, name_of
 from smpc.semi2k.wire import Refused
 from smpc.semi2k.worker import label_of
@@ -63,12 +64,14 @@ class Plan:
 
     Args:
         content: what the file holds: format, nonce, parties (name -> fingerprint), arguments,
-            script, weights, again, programs (hex name -> base64 of zlib), rows, positions, restore.
+            script, weights, guarantee, again, programs (hex name -> base64 of zlib), rows,
+            positions, restore.
     Attributes:
         digest: SHA-256 of the content, hex: two plans with the same are the same.
         programs: name -> what `program.Program` reads.
-        restore: (name, kept) of the program that masks the weights of a checkpoint anew, or None.
+        restore: (name, kept) of each program that masks weights of a checkpoint anew, a list.
         batches: what `owner.batch_of` calls each that it is on, a set; `owners`: their ids.
+        guarantee: of a private training, an `accounting.Guarantee`, as it says; else None.
     Raises:
         PlanError: it is no plan, or a program is not what its name says.
     """
@@ -79,16 +82,23 @@ class Plan:
             grammar.check(content)
             packed = content["programs"].items()
             self.programs = {bytes.fromhex(name): _unpacked(key) for name, key in packed}
-            self.again, self.restore = content["again"], None
+            self.again = content["again"]
             self._revealed = {name: _numbers(name, key) for name, key in self.programs.items()}
             for position in range(len(self)):
                 self.expected(position)
-            if restore := content["restore"]:
-                self.restore = bytes.fromhex(restore["program"]), tuple(restore["outputs"])
-                if self._revealed[self.restore[0]]:
-                    raise PlanError("the program that masks a checkpoint anew reveals something")
+            self.restore = [
+                (bytes.fromhex(restore["program"]), tuple(restore["outputs"]))
+                for restore in content["restore"]
+            ]
+            if any(self._revealed[name] for name, _ in self.restore):
+                raise PlanError("the program that masks a checkpoint anew reveals something")
         except (KeyError, ValueError, IndexError, zlib.error) as error:
             raise PlanError(f"it is no plan, or damaged: {error}") from error
+        self.guarantee = None
+        if said := content["guarantee"]:
+            said = {name: value for name, value in said.items() if name != "workers"}
+            said["correlation"] = tuple(said["correlation"])
+            self.guarantee = Guarantee(**said)
         self.digest = hashlib.sha256(_canonical(content)).hexdigest()
         self.batches = {batch for _, *batches in content["positions"] for batch in batches}
         self.owners = {batch.split()[0] for batch in self.batches}
@@ -113,6 +123,9 @@ class Plan:
         known = {name: party.fingerprint for name, party in configuration.parties.items()}
         if self.content["parties"] != known:
             raise PlanError("it was made for other parties, or other certificates: make it anew")
+        workers = len(configuration.workers)
+        if self.guarantee and self.content["guarantee"]["workers"] != workers:
+            raise PlanError(f"its guarantee is of other noise than that of {workers} workers")
 
     def check_items(self, owner, shapes):
         """Raise PlanError unless what it takes of an owner's items is what they have.
@@ -150,6 +163,35 @@ class Plan:
         weights = self.content["weights"]
         if wanted and not (weights and wanted <= set(initial_weights(**weights))):
             raise PlanError("its weights are not those that its seed makes: do not consent to it")
+
+    def check_privacy(self):
+        """Find from the programs that its guarantee covers them, and from its arguments that it is
+        right; where it has none, that none was asked for. Takes seconds.
+
+        Raises:
+            PlanError: it does not, or is not.
+        """
+        arguments = self.content["arguments"]
+        if self.guarantee is None:
+            if arguments.get("private"):
+                raise PlanError("it was made with --private, and guarantees nothing")
+            return
+        if self.again:
+            raise PlanError("a position may be run again, and its guarantee covers it once")
+        from smpc.privacy import coverage  # here, since it takes seconds to import
+
+        of = {name: arguments[name] for name in ("private", "delta", "epochs", "clip")}
+        programs = {name: Program(key) for name, key in self.programs.items()}
+        positions = [self.expected(position) for position in range(len(self))]
+        workers = self.content["guarantee"]["workers"]
+        try:
+            one = 10.0 ** arguments["precision_fractional"]
+            update = coverage.Update(tuple(arguments["lr"]), one, workers)
+            coverage.check_accounting(self.guarantee, workers, **of)
+            coverage.check(programs, positions, self.restore, self.guarantee, update)
+        except (ValueError, TypeError, ArithmeticError, LookupError) as error:
+            # (a program of strange parameters may make any of these)
+            raise PlanError(f"its guarantee does not hold: {error}") from error
 
     def save(self, path):
         """Write it to `path`, a pathlib.Path."""
@@ -235,8 +277,13 @@ def follow(parser, args):
         raise PlanError(f"{args.plan}: it was made without --save-model, and reveals no weights")
 
 
-def initial_weights(seed, drawn, linear, digits):
-    """The labels of a network's initial weights, each made as the script makes them.
+def initial_weights(**weights):
+    """The labels of a network's initial weights; see `made_weights`."""
+    return list(map(label_of, made_weights(**weights)))
+
+
+def made_weights(seed, drawn, linear, digits):
+    """A network's initial weights, each made as the script makes them: int64 arrays.
 
     Args:
         seed: of torch's generator; `drawn`: numbers drawn from it before.
@@ -249,7 +296,7 @@ def initial_weights(seed, drawn, linear, digits):
         torch.empty(drawn, dtype=torch.int64).random_(-(2**63), 2**63 - 1)
         layers = [torch.nn.Linear(*sizes) for sizes in linear]
     parameters = [p.detach() for layer in layers for p in layer.parameters()]
-    return [label_of((p * 10**digits).long().numpy()) for p in parameters]
+    return [(p * 10**digits).long().numpy() for p in parameters]
 
 
 class Consent:
@@ -310,7 +357,7 @@ class Consent:
 
     def _check(self, order, labels, kept):
         if order.position is None:
-            if (order.name, tuple(kept)) != self.plan.restore or order.to is not None:
+            if (order.name, tuple(kept)) not in self.plan.restore or order.to is not None:
                 raise Refused("the plan has no such run")
             return
         expected = self.plan.expected(order.position)
@@ -320,7 +367,8 @@ class Consent:
         ):  # fmt: skip
             raise Refused(f"the plan has something else at position {order.position}")
         if order.position <= self.closed or self.times[order.position] > self.plan.again:
-            raise Refused(f"position {order.position} of the plan has been run already")
+            once = ", and its guarantee covers it once: make a new plan" * bool(self.plan.guarantee)
+            raise Refused(f"position {order.position} of the plan has been run already{once}")
 
     def reveal(self, order, numbers):
         """Note a run that ends now; called before anything that it reveals leaves this host."""
@@ -340,7 +388,7 @@ class Consent:
         its positions make, and nobody's data."""
         if self.plan is None:
             return
-        if self.plan.restore is None or not all(map(MADE.fullmatch, map(str, labels))):
+        if not self.plan.restore or not all(map(MADE.fullmatch, map(str, labels))):
             raise Refused("the plan has no such checkpoint")
 
     def save(self, step, keep):
@@ -370,9 +418,11 @@ def arguments(parser):
 
 
 def main(args):
-    """Print a plan in words; check that its weights are made from its seed."""
+    """Print a plan in words; check that its weights are made from its seed, and what it
+    guarantees."""
     plan = read(args.plan)
     plan.check_weights()
+    plan.check_privacy()
     with process.to_stdout():
         print(summary(plan))
 
@@ -386,8 +436,11 @@ def summary(plan):
     lines += ["", _of_the_weights(content["weights"]), ""]
     arguments = " ".join(f"{k}={v}" for k, v in content["arguments"].items())
     lines += [f"made for {content['script']} with: {arguments}", ""]
-    lines.append(f"{len(plan)} positions, each run once, and after a failure up to "
-                 f"{plan.again} times more:")  # fmt: skip
+    if plan.guarantee:
+        lines += [*plan.guarantee.lines(), f"Noise is added by {content['guarantee']['workers']} "
+                  "workers, each its own, on its own host; checked", ""]  # fmt: skip
+    again = f", and after a failure up to {plan.again} times more" * bool(plan.again)
+    lines.append(f"{len(plan)} positions, each run once{again}:")
     first = 0
     while first < len(plan):
         row, *batches = content["positions"][first]

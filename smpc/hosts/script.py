@@ -84,15 +84,17 @@ class Hosts:
         syft.local_worker.crypto_store.semi2k[key] = self.parties
         return workers, provider
 
-    def write_plan(self, weights, **arguments):
+    def write_plan(self, weights, guarantee=None, **arguments):
         """Write the plan of all that was asked for; see `planning.plan_of`.
 
         Args:
             arguments: beside those that every plan of the script is made with.
         """
         arguments |= {name: getattr(self.args, name) for name in plans.ARGUMENTS[self._script]}
-        plan = plan_of(self.network, self.configuration, self._script, arguments, weights)
+        about = arguments, weights, guarantee
+        plan = plan_of(self.network, self.configuration, self._script, *about)
         plan.check_weights()
+        plan.check_privacy()
         with named(f"--write-plan {self.args.write_plan}"):
             plan.save(pathlib.Path(self.args.write_plan))
         with process.to_stdout():
@@ -110,6 +112,11 @@ class OnHosts(Hosts):
     def __init__(self, args, script=TRAINING, shapes=SHAPES):
         super().__init__(args, script, shapes)
         self._drawn = 0
+        if getattr(args, "resume", False) and getattr(args, "private", None):
+            # (its programs after a checkpoint are not yet those of a run that goes on from there)
+            raise ConfigurationError(
+                "--resume: a private training that was broken off cannot go on: make a new plan"
+            )
         owners = [self.configuration.parties[name] for name in self.configuration.workers]
         args.n_workers = len(owners)
         for kind in ("train_items", "test_items"):
@@ -161,7 +168,17 @@ class OnHosts(Hosts):
             "linear": [[layer.in_features, layer.out_features] for layer in layers],
             "digits": self.args.precision_fractional,
         }
-        self.write_plan(weights, save_model=bool(self.args.save_model))
+        guarantee = self._guarantee(layers) if getattr(self.args, "private", None) else None
+        self.write_plan(weights, guarantee, save_model=bool(self.args.save_model))
+
+    def _guarantee(self, layers):
+        """What a training of these layers guarantees, as a plan has it."""
+        from smpc.privacy.script import guarantee_of  # here, since it takes seconds to import
+
+        coordinates = sum((1 + layer.in_features) * layer.out_features for layer in layers)
+        guarantee = guarantee_of(self.args, coordinates)._asdict()
+        guarantee["correlation"] = list(guarantee["correlation"])
+        return {**guarantee, "workers": self.args.n_workers}
 
 
 class ForClients(Hosts):

@@ -61,6 +61,7 @@ def make(args):
     if plan:
         plan.check_parties(parties)
         plan.check_weights()
+        plan.check_privacy()
     part = args.data and (tables.read_part(args.data) or Part(args.data))
     if plan and part:
         plan.check_items(owner_of(args.name), part.shapes)

@@ -54,6 +54,10 @@ ARGUMENTS = {
     "exact_truncation": False,
     "activation": "relu",
     "checkpoint_every": 100,
+    "private": None,
+    "delta": 1e-5,
+    "clip": 8.0,
+    "momentum": 0.0,
     "save_model": False,
 }
 DECAY = 0.5  # of the weights in a step

@@ -431,7 +431,7 @@ def packed(key):
 def with_restoring(plan, key):
     """A plan whose checkpoints are masked anew by a program."""
     name, text = packed(key)
-    restore = {"program": name, "outputs": list(range(N))}
+    restore = [{"program": name, "outputs": list(range(N))}]
     programs = plan.content["programs"] | {name: text}
     return {**plan.content, "programs": programs, "restore": restore}
 
