@@ -5,10 +5,10 @@ at a time; `merged` puts together what parties on hosts of their own have record
 the runs that are recorded, with what `computations` makes of numbers.
 
 What is certain: `ledger` holds every message against what the rules give, which `reference` (with
-`reference_values`, `reference_comparison`, `streams` and `files`) computes once more, and
-`expected` and `requests` compare; `conduct` says who must not see what; `meaning` recomputes what
-is revealed in the clear; `refusals` compares errors; `said` and `left` look at what the script
-prints and leaves behind.
+`reference_values`, `reference_comparison`, `reference_noise`, `streams` and `files`) computes once
+more, and `expected` and `requests` compare; `conduct` says who must not see what; `meaning`
+recomputes what is revealed in the clear; `refusals` compares errors; `said` and `left` look at what
+the script prints and leaves behind.
 
 What is likely: `openings` tells which instruction asked for each value that a view holds opened;
 `masks` puts all of them to tests, as `chance` has them; `resample` and `resample_step` run some

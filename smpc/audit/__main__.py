@@ -90,22 +90,26 @@ def run_all(quick, folder):
             attacked, truth = attack(run.transcript, SEED, tests)
             findings += shortfalls(run.transcript.protocol, attacked)
             rows += attacked
-        runs = [recorded.result()[-1:], *([] if quick else trained.result())]
+        runs = [[run] for run in recorded.result() if run.transcript.protocol == "semi2k"]
+        runs += [] if quick else trained.result()
     for session in runs:
         findings += examined_runs(session, tests)
+    findings += sees_more(rows)
     return Audit(rows, truth, [*findings, *tests.findings()], tests, simulated)
 
 
 def record_protocols(folder, n_train, n_test):
-    """Have the script train a step and test a batch under each protocol, semi2k the last: a list of
-    `scenarios.Run`."""
+    """Have the script train a step and test a batch under each protocol, and under semi2k once more
+    with privacy: a list of `scenarios.Run`."""
     sizes = ["--epochs", 1, "--seed", SEED]
     sizes += ["--n-train-items", n_train, "--batch-size", n_train]
     sizes += ["--n-test-items", n_test, "--test-batch-size", n_test]
     protocols = ["snn", "fss", "semi2k"] if compat.fss_is_available() else ["snn", "semi2k"]
+    runs = {protocol: ("--protocol", protocol) for protocol in protocols}
+    runs["private"] = scenarios.PRIVATE
     return [
-        scenarios.run_script(folder / f"{protocol}.jsonl", "--protocol", protocol, *sizes)
-        for protocol in protocols
+        scenarios.run_script(folder / f"{name}.jsonl", *arguments, *sizes)
+        for name, arguments in runs.items()
     ]
 
 
@@ -131,6 +135,25 @@ def shortfalls(protocol, rows):
     if protocol == "semi2k":
         return []
     return [f for view, results in rows for f in checks.shortfalls(protocol, view.party, results)]
+
+
+def sees_more(rows):
+    """Where a party is sent more kinds of values in a private training than in the same one
+    without, or the orchestrator more numbers: a list of `Finding`."""
+    received = {
+        (view.is_private, view.party): report.saw(view)["received"]["arrays"]
+        for view, _ in rows
+        if view.protocol == "semi2k"
+    }
+    found = []
+    for (is_private, party), arrays in received.items():
+        before = received[False, party]
+        more = sorted(arrays.keys() - before.keys())
+        if "revealed" in arrays and arrays["revealed"] != before.get("revealed"):
+            more.append("revealed")
+        if is_private and more:
+            found.append(Finding("messages", f"{party} sees more with privacy: {', '.join(more)}"))
+    return found
 
 
 def examined_runs(runs, tests):

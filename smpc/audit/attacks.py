@@ -30,8 +30,10 @@ def relu_inputs(view):
     if view.protocol == "fss":
         opened = view.arrays("opened", name="syft.frameworks.torch.mpc.fss.evaluate")
         return -_first(view, opened), 1
-    # its comparison has nothing opened but bits: the value is what its truncation opened
-    first = next(o for o in openings(view) if o.op in TRUNCATIONS)
+    # its comparison has nothing opened but bits: the value is what its truncation opened (beside
+    # that, in a private training, there are each item's norms)
+    truncated = (o for o in openings(view) if o.op in TRUNCATIONS)
+    first = next(o for o in truncated if len(o.value.shape) > 1)
     return first.masked.ravel(), first.params[1]
 
 

@@ -17,7 +17,7 @@ bits, and let the few large values speak for all.
 import math
 
 import numpy as np
-from scipy.stats import binom
+from scipy.stats import binom, chi2
 
 from smpc.audit import Finding
 from smpc.semi2k.compiler import ZONE
@@ -72,6 +72,23 @@ def two_sided(hits, trials, chance=0.5):
     """P(a binomial count is as far out as `hits`, in either direction), arrays allowed."""
     least = np.minimum(binom.cdf(hits, trials, chance), binom.sf(hits - 1, trials, chance))
     return np.minimum(1, 2 * least)
+
+
+def at_least(hits, trials, chance):
+    """P(a binomial count is `hits` or more)."""
+    return float(binom.sf(hits - 1, trials, chance))
+
+
+def spread(drawn):
+    """P(the squares' sum is as far out, in either direction), of independent Gaussians.
+
+    Args:
+        drawn: pairs (standard deviation, int64 (n,)); of a thousand or more discrete ones are
+            Gaussian for all that this can tell.
+    """
+    squares = sum(float(((values / sigma) ** 2).sum()) for sigma, values in drawn)
+    n = sum(values.size for _, values in drawn)
+    return min(1.0, 2 * float(min(chi2.cdf(squares, n), chi2.sf(squares, n))))
 
 
 def ones(words):

@@ -200,14 +200,22 @@ class Training:
         sums, hidden, outputs = self._forward()
         off = outputs - self.labels
         loss = divided(off * off).sum().refreshed() / self.BATCH
+        self._update(sums, hidden, off)
+        loss.reveal()
+
+    def _update(self, sums, hidden, off):
         with mock.patch.object(self.session.graph, "resolution", FINE):
             grad = off * 2 / self.BATCH
             back = sums.positive() * divided(grad @ self.weights[2].T)
             grads = divided(self.images.T @ back), back.sum(0)
             grads += divided(hidden.T @ grad), grad.sum(0)
+            grads = map(self._noisy, range(len(self.weights)), grads)
             updates = [grad / self.RATE for grad in grads]
         self.weights = [*map(self._updated, range(len(updates)), self.weights, updates)]
-        loss.reveal()
+
+    def _noisy(self, number, grad):
+        """A gradient as it is used."""
+        return grad
 
     def _updated(self, number, weight, update):
         """A weight less its update rounded; what that drops is added to the next."""
@@ -221,3 +229,23 @@ class Training:
         nodes = [weight.node for weight in self.weights]
         self.session.save(nodes, run_id=self.RUN, step=step, keep=keep)
         self._dropped = {}
+
+
+class Private(Training):
+    """The same, with noise on each gradient: no loss is revealed, but whether weights are within a
+    bound. (What is clipped before, as in `smpc.privacy`, is what any training computes.)"""
+
+    SIGMA, CORRELATION = Fraction(100), (32, 24)  # units; of each worker's noise
+    BOUND = 100  # of the first weights' squared norm
+
+    def step(self):
+        """Update the weights once."""
+        sums, hidden, outputs = self._forward()
+        first = self.weights[0]
+        within = (self.BOUND * UNIT - divided(first * first).sum()).positive()
+        self._update(sums, hidden, outputs - self.labels)
+        within.reveal()
+
+    def _noisy(self, number, grad):
+        """With noise that nobody knows."""
+        return grad._made("noised", grad.node, self.SIGMA, self.CORRELATION, number)

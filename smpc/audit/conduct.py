@@ -4,6 +4,7 @@ Each function takes a transcript and gives lines for the user, none if all is we
 """
 
 from smpc.audit import Finding
+from smpc.audit.transcript import NOISE, NOISE_WORDS
 from smpc.semi2k.wire import ORCHESTRATOR, OWNER, PROVIDER, WORKER
 
 ANOTHER = "another worker"
@@ -21,7 +22,11 @@ MAY_SEND = {
     (WORKER, WORKER): {"kept", "written"},
     (ORCHESTRATOR, ORCHESTRATOR): {"written"},
 }
-MAY_DRAW = {WORKER: {"words"}, PROVIDER: {"words", "urandom"}, OWNER: {"words", "random_"}}
+MAY_DRAW = {
+    WORKER: {"words", "urandom", NOISE_WORDS, NOISE},  # a key of its own, for its noise
+    PROVIDER: {"words", "urandom"},
+    OWNER: {"words", "random_"},
+}
 
 
 def trespasses(transcript):

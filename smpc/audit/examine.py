@@ -1,6 +1,6 @@
 """Whether runs of semi2k that are recorded keep to its rules and give nothing away."""
 
-from smpc.audit import Finding, conduct, masks
+from smpc.audit import Finding, conduct, masks, reference_noise
 from smpc.audit.ledger import Ledger
 from smpc.semi2k.wire import Refused
 
@@ -22,6 +22,7 @@ def examined(transcripts, tests):
             masks.examine(transcript, ledger.secrets, tests)
         except (Refused, LookupError, TypeError, ValueError) as error:
             found.append(Finding("chance", f"what was opened cannot be told apart: {error!r}"))
+        reference_noise.examine(ledger.noises.used, tests)
         if keys & ledger.keys:
             found.append(Finding("keys", "a key of one session serves in another"))
         yield ledger, found

@@ -25,7 +25,8 @@ class Input(NamedTuple):
 
     Attributes:
         form: "share", "masked", "hidden" (masked, and they have no shares of its mask), "bit", or
-            "xor" (of a bit, an XOR share). On Z_2^64, where an owner shares it, all are masked.
+            "xor" (of a bit, an XOR share). On Z_2^64, where an owner shares it, all are masked. Or
+            "noise": each has a part of its own, and the secret is their sum; no program reads it.
         shape: of one element's secret.
     """
 
@@ -128,6 +129,11 @@ class Protocol:
         """The form of an input."""
         return self.inputs[name].form if self.bits < 64 else "masked"
 
+    @property
+    def read(self):
+        """The names of the inputs that its program reads."""
+        return [name for name, (form, _) in self.inputs.items() if form != "noise"]
+
     def steps(self, n):
         """Instructions (label, op, names of what it makes, of what it reads, parameters...)."""
         return []
@@ -135,8 +141,8 @@ class Protocol:
     def program(self, n):
         """It, for n elements: `Compiled`."""
         steps, numbers, inputs = list(self.steps(n)), {}, []
-        for name, (form, shape) in self.inputs.items():
-            register = name
+        for name in self.read:
+            register, (form, shape) = name, self.inputs[name]
             if form == "share" and self.form(name) == "masked":
                 register = f"masked {name}"
                 steps.insert(0, (f"unmask {name}", "unmask", (name,), (register,)))
@@ -296,6 +302,36 @@ class Reveal(Protocol):
 
     def functionality(self, coins, secrets, masks):
         return Outcome({}, revealed=secrets["x"])
+
+
+class Noised(Protocol):
+    """x and each worker's own noise: delta, uniform and public, of the sum, which is given in fresh
+    shares and revealed. Of its own part a worker knows what it drew, and of the others' nothing.
+
+    (Noise is uniform here, where in truth it is a Gaussian: then so is each part beside the sum.)
+    """
+
+    name = "noise"
+    inputs: ClassVar = {"x": Input(), "e": Input("noise")}
+    outputs = ("z",)
+    reveals = True
+
+    def __init__(self, bits=SMALL // 2):
+        super().__init__(bits)
+
+    def steps(self, n):
+        return [
+            ("noise", "noise", ("y",), ("x",), (n,), 1, (), 0),
+            ("mask", "mask", ("z",), ("y",), (n,), False),
+            ("reveal", "reveal", (), ("y",), (n,)),
+        ]
+
+    def functionality(self, coins, secrets, masks):
+        delta, y = self.uniform(coins, "delta"), self.reduced(secrets["x"] + secrets["e"])
+        return Outcome({"z": Output(y - delta, delta, "mask.s")}, revealed=y)
+
+    def known(self, coins, party, outputs):
+        return {"mask.s": outputs["z"].a, "mask.opened0": outputs["z"].delta}
 
 
 class Product(Protocol):

@@ -17,11 +17,14 @@ import numpy as np
 from smpc.audit import Finding, files, streams
 from smpc.audit.expected import Expected
 from smpc.audit.reference import Attempt, Deal, Program
+from smpc.audit.reference_noise import Noises
 from smpc.audit.reference_values import Held, Wrong, total, unmasked
 from smpc.audit.requests import Requests
+from smpc.audit.transcript import NOISE, NOISE_WORDS
 
 RAW = "<u8"
 ZONE = 41  # bits: the widest of a truncation, see docs/protocol.md
+FINE = 2**30  # the least standard deviation of noise, in integers: then it is as good as Gaussian
 LARGEST = 2**40  # what an owner shares is less: under a mask that it has not, it would not be
 # What an owner calls a value that it is not asked for: of its model.
 MODEL = r"{} model 0:1 [a-z0-9.]{{1,12}}, \d digits"
@@ -54,6 +57,7 @@ class Ledger:
         secrets: (address, instruction, step) of an `openings.Opening` -> what is under it: what is
             left of `masked` where the mask is 0.
         runs: a list of `Ran`, in order; keys: the set of all.
+        noises: the workers' `Noises`.
     """
 
     def __init__(self, transcript, written=()):
@@ -74,9 +78,11 @@ class Ledger:
         self._requests = Requests(transcript, self._find, self.inputs, self._has_plan)
         self._files = {w: self._views[w].arrays("written") for w in roster.workers}
         self._kept = {w: self._views[w].arrays("kept") for w in roster.workers}
+        self.noises = Noises([self._drawn(w, NOISE) for w in roster.workers])
         to_the_end = self._compute()
         self._expected.compare(to_the_end)
         self._compare_words(to_the_end)
+        self._compare_noise(to_the_end)
         self._compare_files(to_the_end)
         self._compare_keys()
 
@@ -127,10 +133,10 @@ class Ledger:
         for party in parties:
             self._words.setdefault(party, []).append(words)
 
-    def _drawn(self, party):
-        """All that a party has drawn."""
+    def _drawn(self, party, name="words"):
+        """All that a party has drawn of this name; "words": of streams that a key is sent for."""
         view = self._views[party]
-        return [view.value(entry) for entry in view.arrays("drawn", name="words")]
+        return [view.value(entry) for entry in view.arrays("drawn", name=name)]
 
     # ---- owners' values
 
@@ -206,6 +212,7 @@ class Ledger:
             self._requests.check(entry.receiver, verb, fields)
             if verb == "keys":
                 epoch += 1
+                self.noises.forget()
                 for party in (*roster.workers, *fields["owners"]):
                     self._expected.say(roster.provider, party, "key", key=self._keys[party][epoch])
             elif verb == "run" and entry.receiver == first:
@@ -239,6 +246,8 @@ class Ledger:
             self._find(
                 "messages", f"a zone of {program.widest} bits, which tells the provider more"
             )
+        if min(program.sigmas, default=FINE) < FINE:
+            self._find("messages", "noise of too few integers")
         held, masks = zip(*map(self._values.get, inputs), strict=True) if inputs else ((), ())
         draws = self._draws(program, epoch, address)
         for worker, words in zip(roster.workers, draws, strict=True):
@@ -248,7 +257,8 @@ class Ledger:
         if program.corrections:
             last, corrections = roster.workers[-1], deal.corrections.tobytes()
             self._expected.say(roster.provider, last, "deal", **about, corrections=corrections)
-        done = Attempt(program, held, deal)
+        self.noises.begin(address, counts)
+        done = Attempt(program, held, deal, self.noises)
         self._requests.is_broken_off = done.flagged
         self.secrets |= {(address, *where): secret for where, secret in done.secrets.items()}
         self._expect_rounds(about, done)
@@ -355,6 +365,35 @@ class Ledger:
                 self._find("streams", f"{party}: {of} are of no stream that it has, or serve twice")
             if less:
                 self._find("streams", f"{party}: {less} draws are missing")
+
+    def _compare_noise(self, to_the_end):
+        """Whether all noise is made of words under keys that nobody else has, each used once."""
+        for worker in self.roster.workers:
+            view, key, serves, had = self._views[worker], None, 0, 0
+            for entry in view.arrays("drawn"):
+                drawn, right = view.value(entry), True
+                if entry.name == "urandom":
+                    key, serves = self._own_key(worker, drawn.tobytes()), 0
+                elif entry.name == NOISE_WORDS:
+                    stream = key and streams.words(key, streams.NOISE, (serves, 0), drawn.size)
+                    right, serves, had = np.array_equal(stream, drawn), serves + 1, had + drawn.size
+                elif entry.name == NOISE:
+                    right, had = had > drawn.size, 0  # more than a word for each element
+                if not right:
+                    self._find("streams", f"{worker}: its noise is of no key of its own")
+                    break
+        made = [x for w in self.roster.workers for x in self._drawn(w, NOISE) if x.size > 1]
+        if len(set(map(_digest, made))) < len(made):
+            self._find("streams", "noise serves twice, or at two workers")
+        if (more := self.noises.unused()) and to_the_end:
+            self._find("streams", f"{more} times noise is drawn that nobody has asked for")
+
+    def _own_key(self, worker, key):
+        """A key that a worker has drawn for its noise."""
+        if len(key) != 32 or key in self.keys:
+            self._find("keys", f"{worker}: the key of its noise is not its own")
+        self.keys.add(key)
+        return key
 
     def _compare_keys(self):
         view = self._views[self.roster.provider]

@@ -1,5 +1,6 @@
 """`said`, of the files that a training leaves: those asked for, with nothing else in them."""
 
+import hashlib
 import math
 import pathlib
 import re
@@ -16,6 +17,8 @@ from smpc.semi2k import storage
 
 DIGEST = 32  # bytes at the end of a checkpoint's file
 N_WEIGHTS = sum(map(math.prod, PARAMETERS))
+# A line of the journal in which a private training counts.
+TAKEN = r'{{"time": "[-\dT:+]{{25}}", "what": "taken", "batch": {}, "before": "{}"}}\n'
 SLACK = 1 << 13  # bytes that torch's file of a model has beside its numbers
 
 
@@ -39,6 +42,8 @@ def wrong_files(folder, arguments):
         there += kept.rglob("*")
         asked += [kept / name for name in checkpoint.FILES]
         asked += [file for name in workers(arguments) for file in kept.glob(f"{name}/*.shares")]
+        asked += journals(arguments)
+        there += [other for file in journals(arguments)[:1] for other in file.parent.iterdir()]
     folders = {parent.resolve() for file in asked for parent in file.parents}
     asked, there = ({*map(pathlib.Path.resolve, paths)} for paths in (asked, there))
     found = [f"{path} is there, and nobody asked for it" for path in there - asked - folders]
@@ -70,11 +75,13 @@ def wrong_checkpoint(record):
         progress = storage.read(folder / "progress")
     except storage.CheckpointError as error:
         return [str(error)]
+    names = checkpoint.DEFINING
+    names += checkpoint.OF_A_PRIVATE_RUN if arguments["private"] else ()
     expected = {
         "format": storage.FORMAT,
         "save": progress.get("save"),
         "step": len(record["steps"]),
-        "arguments": {name: arguments[name] for name in checkpoint.DEFINING},
+        "arguments": {name: arguments[name] for name in names},
         **{name: record[name] for name in ("steps", "tests")},
         "position": None,
     }
@@ -86,6 +93,36 @@ def wrong_checkpoint(record):
     for worker in workers(arguments):
         found += wrong_shares(folder / worker, worker, progress)
     return found
+
+
+def journals(arguments):
+    """The files in which a private training counts how often each batch was used."""
+    if not (arguments["private"] and arguments["checkpoint"]):
+        return []
+    kept = pathlib.Path(arguments["checkpoint"])
+    return [kept.with_name(f"{kept.name}.privacy") / f"{name}.jsonl" for name in workers(arguments)]
+
+
+def wrong_journals(record):
+    """Journals of a private training that have more in them than its batches, in order."""
+    batches = [step["batch"] for step in record["steps"]]
+    return [
+        f"{path} has something else in it than the batches that were used"
+        for path in journals(record["arguments"])
+        if not _is_of(path.read_bytes().splitlines(keepends=True), batches)
+    ]
+
+
+def _is_of(lines, batches):
+    """Whether each line says that a batch was used, and holds the SHA-256 of the one before."""
+    befores = [b"", *lines]
+    expected = [
+        TAKEN.format(batch, hashlib.sha256(before).hexdigest())
+        for batch, before in zip(batches, befores, strict=False)
+    ]
+    return len(lines) == len(batches) and all(
+        re.fullmatch(pattern.encode(), line) for pattern, line in zip(expected, lines, strict=True)
+    )
 
 
 def is_save(name):

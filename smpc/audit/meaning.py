@@ -5,6 +5,9 @@ network gives the loss, and the items it is right about. Under encryption each w
 rounded up or down, with mean error 0: the errors of a loss add up with its derivatives as factors,
 so that by Hoeffding's inequality it is further off than ERRORS times the root of their squares' sum
 with a probability of at most 2 exp(-ERRORS^2 / 2) = 3e-14. Within that a loss may be anything.
+
+A private training reveals no loss, but of how many layers the weights' norm is beyond a bound: that
+is a whole number, which follows from the weights.
 """
 
 import math
@@ -15,6 +18,8 @@ from smpc.audit import Finding
 
 ERRORS = 8
 UNITS = 2  # a loss is rounded itself; and what is of second order
+BOUNDS = {"relu": 24, "quadratic": 16}  # of a layer's norm, in a private training
+NORM = 0.01  # how far from its bound a square is certain to be on one side
 PARAMETERS = ((128, 784), (128,), (64, 128), (64,), (10, 64), (10,))
 ACTIVATIONS = {
     "relu": (lambda x: np.maximum(x, 0), lambda x: (x > 0).astype(float)),
@@ -44,7 +49,8 @@ def promised(transcript):
     asked = transcript.view(roster.orchestrator).messages(sender=roster.orchestrator, name="share")
     if trained_on := {fields["ids"] for _, fields in asked if fields["which"] == "train"}:
         batches = len(trained_on)  # on hosts, where each owner has batches of its own
-    losses = math.ceil(batches / arguments["log_interval"])
+    every = 1 if arguments.get("private") else arguments["log_interval"]
+    losses = math.ceil(batches / every)  # or, instead, how many layers are beyond their bound
     weights = sum(map(math.prod, PARAMETERS)) if arguments["save_model"] else 0
     return arguments["epochs"] * (losses + 1) + weights
 
@@ -57,6 +63,8 @@ class Replay:
         self.unit = 10 ** arguments["precision_fractional"]
         self.activation = ACTIVATIONS[arguments["activation"]]
         self.may_be_saved = arguments["save_model"] is not None
+        self.bound = BOUNDS[arguments["activation"]]
+        self.of_step = self._beyond if arguments.get("private") else self._loss
         self.parameters = [None] * len(PARAMETERS)
 
     def differences(self):
@@ -67,7 +75,7 @@ class Replay:
             batches += self._batches(run)
             revealed = run.revealed.view(np.int64)
             if revealed.size == 1 and batches:
-                between = self._count if self._is_test(batches) else self._loss
+                between = self._count if self._is_test(batches) else self.of_step
                 least, most = between(batches)
                 if not least <= revealed[0] <= most:
                     number = f"run {run.address[0]} reveals {revealed[0] / self.unit:g}"
@@ -133,6 +141,13 @@ class Replay:
             squares += (slope**2).sum()
         off = UNITS + ERRORS * np.sqrt(squares)
         return loss * self.unit - off, loss * self.unit + off
+
+    def _beyond(self, _):
+        """Between what numbers, in units, that of the layers beyond their bound is."""
+        squares = [((p / self.unit) ** 2).sum() for p in self.parameters]
+        norms = np.add(squares[::2], squares[1::2])
+        counts = ((norms > self.bound**2 + off).sum() for off in (NORM, -NORM))
+        return tuple(int(count) * self.unit for count in counts)
 
     def _count(self, batches):
         """Between what numbers, in units, the right answers to all these are."""

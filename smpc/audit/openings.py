@@ -12,8 +12,10 @@ from unittest import mock
 
 import numpy as np
 
+from smpc.audit.transcript import NOISE
 from smpc.semi2k import comparison, provider
 from smpc.semi2k.arithmetic import offset
+from smpc.semi2k.noise import Noise
 from smpc.semi2k.run import Run
 from smpc.semi2k.wire import pack
 from smpc.semi2k.worker import Worker
@@ -95,6 +97,18 @@ def _mask_of(op, params, step):
     return f"masks{step}" if step < len(comparison.fan_ins(params[1])) else "rho_bits"
 
 
+class _Drawn(Noise):
+    """A worker's noise, of what it has drawn for it before: an iterator over arrays."""
+
+    def __init__(self, drawn):
+        super().__init__()
+        self._drawn = drawn
+
+    def draw(self, sigma, n):
+        """See `Noise`."""
+        return next(self._drawn, np.empty(0, np.int64))
+
+
 class Follower(Worker):
     """A worker's end that receives what the view of that worker holds.
 
@@ -108,6 +122,7 @@ class Follower(Worker):
         super().__init__(view.party, view.roster)
         self.openings, self.factors, self.answers = [], [], []
         self._kept = iter([view.value(entry) for entry in view.arrays("kept")])
+        self._noises = iter([view.value(entry) for entry in view.arrays("drawn", name=NOISE)])
         self.RUN = self._begin
         for entry, fields in view.messages(receiver=view.party):
             self.answers += self.receive(entry.sender, pack(**fields))
@@ -115,6 +130,11 @@ class Follower(Worker):
     def _begin(self, party, program, *about):
         """See `Worker.RUN`: called when all that the run starts from has come."""
         return _NotedRun(self, party, program, *about)
+
+    def _key(self, sender, key):
+        out = super()._key(sender, key)
+        self._noise = _Drawn(self._noises)
+        return out
 
     def note(self, *opened):
         """Add an `Opening` of the run at hand."""

@@ -46,6 +46,7 @@ class Program:
         steps: a list of `Step`; inputs: (register, form, shape) of each; outputs: registers.
         drawn: words that the last worker draws; corrections: that it is sent.
         widest: of the zones of its truncations, 0 if there are none.
+        sigmas: of its noise, in integers.
     """
 
     def __init__(self, key):
@@ -56,6 +57,7 @@ class Program:
         ]
         zones = (step.params[2] for step in self.steps if step.op == "truncate")
         self.widest = max(zones, default=0)
+        self.sigmas = [step.params[1] for step in self.steps if step.op == "noise"]
         fields = [field for step in self.steps for field in step.fields]
         self.drawn = sum(math.prod(field.shape) for field in fields if not field.derived)
         self.corrections = sum(math.prod(field.shape) for field in fields if field.derived)
@@ -116,7 +118,7 @@ def _known(step, sums, ins):
             return [np.zeros(params[0].shape, np.uint64)], {}
         case "unmask":
             return [zeros], {}
-        case "partial":
+        case "partial" | "noise":
             return [ins[0]], {}
         case "mask":
             return [sums["s"] + ins[0]], {}
@@ -199,6 +201,7 @@ class Attempt:
 
     Args:
         program: a `Program`; inputs: a list of `Held`; deal: a `Deal`.
+        noises: all workers' `reference_noise.Noises`.
     Attributes:
         said: of each round, of each worker, the (words, bits) that it sends to be opened.
         secrets: (instruction, how many it had had opened before) -> what is left of it where the
@@ -207,8 +210,9 @@ class Attempt:
         revealed: of each worker, its words of what is revealed; outputs: a list of `Held`.
     """
 
-    def __init__(self, program, inputs, deal):
+    def __init__(self, program, inputs, deal, noises):
         self.program, self.deal, self.n = program, deal, deal.n_workers
+        self._noises = noises
         self.registers = {
             register: value for (register, _, _), value in zip(program.inputs, inputs, strict=True)
         }
@@ -238,7 +242,8 @@ class Attempt:
             if step.op == "truncate" and (value < np.uint64(2 ** step.params[2])).any():
                 self.flagged = True
             self._advance(number, generator, value)
-        self._go_on()
+        if not self.flagged:  # else nothing more is begun, and no noise drawn
+            self._go_on()
 
     def _advance(self, number, generator, value):
         try:
@@ -290,6 +295,9 @@ class Attempt:
                 return Held("share", values.select(*xs, shares["c"]))
             case "complete":
                 return Held("share", values.sums(xs[0].parts, shares["m"]))
+            case "noise":
+                parts = self._noises.parts(xs[0].parts[0].shape, *params[1:])
+                return Held("share", values.sums(xs[0].parts, parts))
             case "unhide":
                 return Held("masked", shares["a"], xs[0].delta)
             case "reveal":

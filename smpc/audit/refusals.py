@@ -60,6 +60,7 @@ IMPOSSIBLE = (
     ("mask", (1,), (0,), ((4,), False)),
     ("truncate", (1, 2), (0,), ((SIZE,), 0, 41, True)),
     ("reveal", (), (0,), ((5,),)),
+    ("noise", (1,), (0,), ((SIZE,), 2**30, (), 0)),
 )
 OPENS = (("unmask", (1,), (0,), ()), ("truncate_exactly", (2, 3), (1,), ((SIZE,), 10)))
 REVEALS = (("unmask", (1,), (0,), ()), ("reveal", (), (1,), ((SIZE,),)))

@@ -51,6 +51,11 @@ def saw(view):
     return {"received": received, "drawn": drawn}
 
 
+def run_of(view):
+    """What the table calls the run of which it is."""
+    return f"{view.protocol}, private" if view.is_private else view.protocol
+
+
 def recovered(result):
     """How much of its secret an attack got, in words."""
     if result.guess is None:
@@ -71,7 +76,7 @@ def table(rows):
         kinds = [f"{kind} {_size(of['bytes'])}" for kind, of in received["arrays"].items()]
         best = [result for result in results if result.succeeded] or results
         cells = [
-            *(view.protocol, NAMES.get(view.party, view.party)),
+            *(run_of(view), NAMES.get(view.party, view.party)),
             f"{received['messages']:,} messages: {', '.join(kinds) or 'no value'}",
             _size(seen["drawn"]["bytes"]),
             "; ".join(dict.fromkeys(result.attack for result in best)),
@@ -87,7 +92,7 @@ def as_json(audit):
     rows, tests = audit.rows, audit.tests
     return {
         "rows": [
-            {"protocol": view.protocol, "party": view.party, "saw": saw(view)}
+            {"protocol": run_of(view), "party": view.party, "saw": saw(view)}
             | {
                 "attacks": [
                     {
@@ -151,7 +156,7 @@ def picture(truth, rows):
 
     Args:
         truth: the `checks.Truth` of the runs, all of which shared the same items.
-        rows: as for `table`.
+        rows: as for `table`; of private trainings none is drawn.
     Returns:
         the bytes of a PNG.
     """
@@ -159,8 +164,9 @@ def picture(truth, rows):
         (view.protocol, view.party, result.secret): result
         for view, results in rows
         for result in reversed(results)
+        if not view.is_private
     }
-    protocols = list(dict.fromkeys(view.protocol for view, _ in rows))
+    protocols = list(dict.fromkeys(protocol for protocol, *_ in found))
     figure, axes = pyplot.subplots(len(LINES), len(protocols), figsize=(12, 0.95 * len(LINES)))
     figure.subplots_adjust(left=0.19, right=0.99, top=0.94, bottom=0.02, hspace=0.42, wspace=0.05)
     for axis, (label, party, _) in zip(axes[:, 0], LINES, strict=True):

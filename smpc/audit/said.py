@@ -22,6 +22,7 @@ from smpc import report
 from smpc.audit import left
 from smpc.audit.transcript import ORCHESTRATOR, OWNERS, PROVIDER
 from smpc.semi2k import network
+from smpc.semi2k.compiler import LEAST_SIGMA
 
 DAY = 86_400  # seconds
 CLOCK = 2.0**-22  # seconds: no finer can time.time() tell them apart, until 2038
@@ -64,6 +65,7 @@ def found_in(stdout, stderr, folder, arguments):
         *wrong_rendering(run, folder),
         *left.wrong_model(arguments),
         *left.wrong_checkpoint(record),
+        *left.wrong_journals(record),
     ]
 
 
@@ -94,8 +96,9 @@ def wrong_rendering(run, folder):
 
 
 def expected_lines(record, run):
-    """Patterns of all lines on stdout: of the training, and of its end."""
+    """Patterns of all lines on stdout: of what is guaranteed, the training, and its end."""
     arguments = record["arguments"]
+    begin = [*map(re.escape, guaranteed(arguments))]
     steps = itertools.groupby(record["steps"], lambda step: step["epoch"])
     training = []
     for (epoch, of_epoch), test in zip(steps, record["tests"], strict=True):
@@ -112,7 +115,18 @@ def expected_lines(record, run):
     end += map(re.escape, run.summary().split("\n"))
     out = arguments["out"]
     end += ["", re.escape(f"written: {out}/run.json and {out}/accuracy.png"), ""]
-    return training, end
+    return begin, training, end
+
+
+def guaranteed(arguments):
+    """What a private training says before it begins."""
+    if not arguments["private"]:
+        return []
+    from smpc.privacy import accounting  # here, since it takes seconds
+
+    about = (arguments[name] for name in ("private", "delta", "epochs", "n_workers", "clip"))
+    sizes_ = len(sizes(arguments)), left.N_WEIGHTS
+    return accounting.guarantee(*about, *sizes_, LEAST_SIGMA).lines()
 
 
 def _of_epoch(epoch, steps, n):
@@ -124,11 +138,11 @@ def _of_epoch(epoch, steps, n):
         done += step["items"]
 
 
-def first_difference(lines, training, end, resumed):
+def first_difference(lines, begin, training, end, resumed):
     """The first line that does not match its pattern. (A run that was resumed prints but the last
     part of a training, whichever goes furthest.)"""
     starts = range(len(training) + 1) if resumed else [0]
-    matching = [_matching(lines, training[start:] + end) for start in starts]
+    matching = [_matching(lines, begin + training[start:] + end) for start in starts]
     if None in matching:
         return []
     number = max(matching)
@@ -283,7 +297,7 @@ def out_of_order(record):
             "epoch": epoch,
             "batch": batch,
             "items": items,
-            "told": not batch % arguments["log_interval"],
+            "told": not (batch % arguments["log_interval"] or arguments["private"]),
         }
         for epoch in epochs
         for batch, items in enumerate(sizes(arguments))

@@ -18,7 +18,17 @@ from unittest import mock
 import numpy as np
 
 from smpc.audit import PROGRAM, Finding
-from smpc.audit.computations import ALL, UNIT, Training, Value, divided, equal, relu, tournament
+from smpc.audit.computations import (
+    ALL,
+    UNIT,
+    Private,
+    Training,
+    Value,
+    divided,
+    equal,
+    relu,
+    tournament,
+)
 from smpc.audit.transcript import ORCHESTRATOR, OWNERS, PROVIDER, Recorder, Transcript
 from smpc.process import fail
 from smpc.semi2k import compiler
@@ -28,6 +38,7 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 SIZES = 1, 3, 63, 65
 MOST_STEPS = 40  # of which every other is made anew, or more often
+PRIVATE = "--private", 8, "--clip", 1, "--lr", 0.02  # of the script: little noise, on few items
 MANY = 1536  # rows, and columns, of what has more than 2.2 million elements
 
 
@@ -221,12 +232,35 @@ def public_weights(folder):
     return [Transcript(path)]
 
 
+def private(folder):
+    """Steps of which each has noise, correlated with that of the two before; and, after new keys,
+    two more."""
+    path = folder / "private.jsonl"
+    with recorded(path, 3, keys=2) as session:
+        network = Private(session)
+        for _ in range(4):
+            network.step()
+        session._make_keys()
+        for _ in range(2):
+            network.step()
+    return [Transcript(path)]
+
+
+def private_anew(folder):
+    """The same, until some steps were made anew: what was drawn for them is forgotten."""
+    return _until_made_anew(folder / "private-anew.jsonl", Private)
+
+
 def made_anew(folder):
-    """Steps until some were made anew, and one more: with zones so wide that they soon are."""
-    path = folder / "made-anew.jsonl"
+    """Steps until some were made anew, and one more."""
+    return _until_made_anew(folder / "made-anew.jsonl", Training)
+
+
+def _until_made_anew(path, training):
+    """A `Training` with zones so wide that it soon has steps made anew."""
     wide = {"ZONE": 62, "MAGNITUDE": 2**50, "ANEW": 1}
     with recorded(path, zone=63) as session, mock.patch.multiple(compiler, **wide):
-        network = Training(session)
+        network = training(session)
         for _ in range(MOST_STEPS):
             if session.network.counters.anew >= 6:
                 break
@@ -326,6 +360,7 @@ SCENARIOS = {
             public_weights,
         ),
         *(made_anew, checkpoint, exact, new_keys, forgotten, to_owner),
+        *(private, private_anew),
     )
 }
 
@@ -382,15 +417,15 @@ def run_script(path, *arguments):
 
 def script(folder):
     """Trainings by the script, recorded in a folder, a pathlib.Path: one of two epochs, which
-    reveals the weights, and one that goes on from its checkpoint; and one of three workers, which
-    compares nothing but in its test.
+    reveals the weights, and one that goes on from its checkpoint; one of three workers, which
+    compares nothing but in its test; and a private one.
 
     Returns:
         lists of `Run`, in each of which the later ones go on from the earlier ones.
     """
     with ThreadPoolExecutor() as pool:
-        exact = pool.submit(_train_exactly, folder)
-        return [_train_and_go_on(folder), [exact.result()]]
+        others = [pool.submit(train, folder) for train in (_train_exactly, _train_privately)]
+        return [_train_and_go_on(folder), *([other.result()] for other in others)]
 
 
 def _train_and_go_on(folder):
@@ -408,3 +443,11 @@ def _train_exactly(folder):
     items = ("--n-train-items", 8, "--batch-size", 4, "--n-test-items", 4, "--test-batch-size", 4)
     kind = ("--n-workers", 3, "--exact-truncation", "--activation", "quadratic", "--epochs", 1)
     return run_script(folder / "exactly.jsonl", *items, *kind)
+
+
+def _train_privately(folder):
+    """Each step's noise is correlated with that of the step before."""
+    items = ("--n-train-items", 16, "--batch-size", 8, "--n-test-items", 4, "--test-batch-size", 4)
+    kind = (*PRIVATE, "--momentum", 0.5, "--epochs", 2, "--plain-twin")
+    saved = "--checkpoint", folder / "kept", "--save-model", folder / "private.pt"
+    return run_script(folder / "privately.jsonl", *items, *kind, *saved)

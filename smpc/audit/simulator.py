@@ -171,6 +171,7 @@ def small():
     programs of more variables on smaller ones."""
     protocols = [ideal.Sharing(), ideal.Mask(), ideal.HiddenMask(), ideal.Unhide()]
     protocols += [kind(form=form) for kind in (Refresh, Reveal) for form in ("share", "hidden")]
+    protocols += [ideal.Noised()]
     protocols += [ideal.Product(), ideal.MatrixProduct(), ideal.KeptMask(), ideal.Linear()]
     protocols += [Truncation(d=2), Truncation(d=3), Truncation(form="hidden"), Truncation(5, 3, 4)]
     protocols += [ProductTruncation(), TruncatedFactor(), TruncationRevealed(), ReLU()]

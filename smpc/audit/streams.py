@@ -11,7 +11,7 @@ import hmac
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-RUNS = "runs"
+RUNS, NOISE = "runs", "noise"
 AT_ONCE = 1 << 16  # blocks
 
 

@@ -18,7 +18,8 @@ array that was drawn, or is of a file:
               masked (a share of what is to be opened), opened, revealed (a share of it), public,
               value (no protocol gives it a meaning); drawn; kept (a worker's shares, read from its
               file); written (a file as it is on the disk, byte by byte)
-    name      of the message, the field, the source of randomness or the file that was written
+    name      of the message, the field, the source of randomness or the file that was written; what
+              a worker draws to make noise of is called "noise words", and the noise itself "noise"
     bytes     of the message on the wire, or of the array
     dtype, shape, start    of an array: FILE.npz holds one flat array for each dtype, with this one
                            from element `start` on
@@ -53,7 +54,7 @@ from smpc.audit.messages import (
     split_syft,
 )
 from smpc.files import PRIVATE, FileError, check_writable, named, regular, whole, write_whole
-from smpc.semi2k import session, storage, wire
+from smpc.semi2k import noise, session, storage, wire
 from smpc.semi2k.network import Network
 from smpc.semi2k.owner import Owner
 from smpc.semi2k.provider import Provider
@@ -67,6 +68,7 @@ FORMAT, VERSION = "encrypted-training transcript", 4
 WORKERS = ("worker1", "worker2")  # there may be more, under semi2k
 PROVIDER, ORCHESTRATOR = "crypto_provider", "me"
 PARTIES = (*WORKERS, PROVIDER, ORCHESTRATOR)
+NOISE, NOISE_WORDS = "noise", "noise words"  # that a worker draws for itself
 SIMULATED = Roster(ORCHESTRATOR, PROVIDER, WORKERS, (OWNERS,))
 
 MOST = 1 << 36  # bytes of a file
@@ -117,6 +119,7 @@ class Recorder:
                 check_writable(values_of(self.path))
         self._network, self._is_shared = None, False
         self._acting = []  # whose ends act, each on the request of the one before it
+        self._makes_noise = False
         self._entries, self._values, self._sizes = [], {}, {}
         self._openings = set()  # (run, attempt, round) of those that the first worker has begun
         self._undo = []
@@ -134,6 +137,7 @@ class Recorder:
         self._replace(storage, "read", self._read_door)
         self._replace(storage, "write", self._write_door)
         self._replace(Stream, "words", self._draw)
+        self._replace(noise, "discrete_gaussian", self._noise_door)
         self._replace(os, "urandom", self._draw)
         self._replace(np.random, "randint", self._draw)
         syft, torch = map(sys.modules.get, ("syft", "torch"))
@@ -273,10 +277,23 @@ class Recorder:
             drawn = native(*args, **kwargs)
             if self._acting or name != "urandom":
                 about = {"address": args[1]} if name == "words" else None
-                self._own("drawn", name, as_array(drawn), about)
+                named_ = NOISE_WORDS if self._makes_noise and name == "words" else name
+                self._own("drawn", named_, as_array(drawn), about)
             return drawn
 
         return draw
+
+    def _noise_door(self, native):
+        def discrete_gaussian(*args):
+            self._makes_noise = True
+            try:
+                drawn = native(*args)
+            finally:
+                self._makes_noise = False
+            self._own("drawn", NOISE, drawn)
+            return drawn
+
+        return discrete_gaussian
 
     def _acted(self, party, native, *args):
         self._acting.append(party)
@@ -381,7 +398,8 @@ class Transcript:
             known = ", ".join(self.parties)
             raise TranscriptError(f"{self.path}: no party {party} in it, but {known}")
         own = [entry for entry in self.entries if party in (entry.sender, entry.receiver)]
-        return View(self.protocol, party, self.roster, own, self._values)
+        is_private = bool(self.arguments.get("private"))
+        return View(self.protocol, party, self.roster, own, self._values, is_private)
 
 
 class View:
@@ -390,10 +408,12 @@ class View:
     Attributes:
         protocol: of the run; `party`: its id; `roster`: the `wire.Roster` of all.
         entries: a list of `Entry`, in order.
+        is_private: whether it is of a training with differential privacy.
     """
 
-    def __init__(self, protocol, party, roster, entries, values):
+    def __init__(self, protocol, party, roster, entries, values, is_private=False):
         self.protocol, self.party, self.roster, self.entries = protocol, party, roster, entries
+        self.is_private = is_private
         self._own = {entry.number for entry in entries}
         self._values = values
 

@@ -26,6 +26,18 @@ from smpc.semi2k.provider import known_of
 from smpc.semi2k.run import Run
 
 
+class Own:
+    """A worker's noise: its part of the input that is noise, in the place of what it draws."""
+
+    def __init__(self, protocol, inputs):
+        self._parts = [inputs[name] for name in protocol.inputs if name not in protocol.read]
+
+    def add(self, x, *_):
+        """See `semi2k.noise.Noise`."""
+        (part,) = self._parts
+        return x + part
+
+
 class SmallRun(Run):
     """A worker's run on a ring of `bits` bits; it knows the tree's gates as an instruction, too."""
 
@@ -166,9 +178,9 @@ def inputs_of(protocol, coins, secrets, n_workers, absent):
     for name, x in (secrets or zeros).items():
         form, a = protocol.form(name), None
         delta, sign, parts = None, None, [None] * n_workers
-        if form in ("share", "xor") and secrets is None:
+        if form in ("share", "xor", "noise") and secrets is None:
             parts = [x] * n_workers
-        elif form in ("share", "xor"):
+        elif form in ("share", "xor", "noise"):
             parts = shares_of(coins, f"{{}}.{name}", x, protocol.bits, n_workers, absent)
         elif form == "masked":
             drawn = [f"{w}.{name}.a" for w in range(n_workers)]
@@ -244,8 +256,8 @@ def simulate(protocol, coins, party, inputs, outputs):
             elif name not in view:
                 view[name] = uniform_like(coins, drawn, field.shape, field.boolean, protocol.bits)
         deals.append({field: held(view[name]) for field, name in names.items()})
-    ins = [held(inputs[name]) for name in protocol.inputs]
-    run = SmallRun(protocol.bits, party, program, deals, ins)
+    ins = [held(inputs[name]) for name in protocol.read]
+    run = SmallRun(protocol.bits, party, program, deals, ins, Own(protocol, inputs))
 
     def opening(name, asks):
         if name not in view:
@@ -318,8 +330,9 @@ class Real:
         deals = self._deal(program, labels)
         runs = []
         for worker in range(self.n_workers):
-            ins = [held(self.inputs[worker][name]) for name in protocol.inputs]
-            runs.append(SmallRun(protocol.bits, worker, program, deals[worker], ins))
+            ins = [held(self.inputs[worker][name]) for name in protocol.read]
+            noise = Own(protocol, self.inputs[worker])
+            runs.append(SmallRun(protocol.bits, worker, program, deals[worker], ins, noise))
         self.opened, self.anew = drive(runs, labels, coins, self._opened)
         ended = [outputs_at(protocol, run, registers) for run in runs]
         self.outputs = [{name: end[name] for name in protocol.outputs} for end in ended]
@@ -339,7 +352,7 @@ class Real:
         deals = [[] for _ in range(self.n_workers)]
         known = {
             register: self.masks.get(name, dealer.zeros(shape))
-            for name, (register, _, shape) in zip(self.protocol.inputs, program.inputs, strict=True)
+            for name, (register, _, shape) in zip(self.protocol.read, program.inputs, strict=True)
         }
         for label, instruction, item in zip(
             labels, program.instructions, program.deals, strict=True

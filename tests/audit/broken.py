@@ -9,6 +9,7 @@ imports the module of a control is given it with that line broken. So that this 
 it must, one process imports what is not this project's, and forks a child for each control.
 """
 
+import gc
 import importlib
 import json
 import multiprocessing
@@ -194,7 +195,7 @@ from tests import programs
 sizes = ["--n-train-items", 8, "--batch-size", 8, "--n-test-items", 2, "--test-batch-size", 2]
 sizes += ["--epochs", 1, "--seed", audit.SEED]
 with programs.forked():
-    run = scenarios.run_script(pathlib.Path("run.jsonl").resolve(), *sizes)
+    run = scenarios.run_script(pathlib.Path("run.jsonl").resolve(), *sizes, *MORE)
 tests = chance.Tests()
 audit.attack(run.transcript, audit.SEED, tests)
 for find in (tests.findings, lambda: audit.examined_runs([run], tests), tests.findings):
@@ -203,12 +204,16 @@ for find in (tests.findings, lambda: audit.examined_runs([run], tests), tests.fi
 """
 
 
-def script(folder, control):
-    """A short training by the script, in a copy of the repository that is broken on disk."""
+def script(folder, control, more="()"):
+    """A short training by the script, in a copy of the repository that is broken on disk.
+
+    Args:
+        more: what its further arguments are, in Python.
+    """
     shutil.copytree(REPOSITORY / "smpc", folder / "smpc", ignore=lambda *_: {"__pycache__"})
     shutil.copy(REPOSITORY / "train_encrypted.py", folder)
     (folder / "data").symlink_to(REPOSITORY / "data")
-    (folder / programs.AUDITED).write_text(OF_THE_SCRIPT)
+    (folder / programs.AUDITED).write_text(OF_THE_SCRIPT.replace("MORE", more))
     if control is not None:
         (folder / control.file).write_text(control.broken())
     command = [sys.executable, programs.AUDITED]
@@ -219,7 +224,12 @@ def script(folder, control):
         raise RuntimeError(run.stderr)
 
 
-RUNS = {run.__name__: run for run in (small, resampled, refusals, simulators, script)}
+def privately(folder, control):
+    """The same, private."""
+    yield from script(folder, control, "scenarios.PRIVATE")
+
+
+RUNS = {run.__name__: run for run in (small, resampled, refusals, simulators, script, privately)}
 
 
 def outcome(job):
@@ -252,8 +262,9 @@ def all_outcomes(jobs):
     """The outcome of each, in order."""
     for module in PRELOADED:
         importlib.import_module(module)
-    if any(name == script.__name__ for name, _ in jobs):
+    if any(name in (script.__name__, privately.__name__) for name, _ in jobs):
         programs.server()  # before they are forked, for all of them
+    gc.freeze()  # or each of them copies what was imported
     with multiprocessing.get_context("fork").Pool(AT_ONCE, maxtasksperchild=1) as pool:
         outcomes = pool.imap(outcome, jobs)
         return [outcomes.next(timeout=SECONDS) for _ in jobs]

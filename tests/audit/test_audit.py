@@ -25,6 +25,7 @@ from smpc.audit import __main__ as command
 from smpc.audit.ledger import Ledger
 from smpc.audit.transcript import WORKERS, Transcript
 
+PRIVATE = "semi2k, private"
 STOCK = ("snn", "fss") if compat.fss_is_available() else ("snn",)
 
 
@@ -37,9 +38,9 @@ def audited(parties, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def results(audited):
-    """(protocol, party, attack, secret) -> `checks.Result`."""
+    """(run, party, attack, secret) -> `checks.Result`."""
     return {
-        (view.protocol, view.party, result.attack, result.secret): result
+        (report.run_of(view), view.party, result.attack, result.secret): result
         for view, found in audited[0].rows
         for result in found
     }
@@ -67,11 +68,12 @@ def test_stock_leaks_and_semi2k_does_not(audited, results):
 def test_every_attack_is_made_on_semi2k(results):
     """Each secret is looked for in each view that has anything; and two have nothing at all: no
     masked value comes to the provider, nor to the orchestrator."""
-    made = {key[1:] for key in results if key[0] == "semi2k"}
-    assert made >= {key[1:] for key in results if key[0] == "snn"}
+    for run in ("semi2k", PRIVATE):
+        made = {key[1:] for key in results if key[0] == run}
+        assert made >= {key[1:] for key in results if key[0] == "snn"}
     for (protocol, party, *_), result in results.items():
         nothing = party == "crypto_provider" and protocol != "snn"
-        nothing = nothing or (protocol, party) == ("semi2k", "me")
+        nothing = nothing or (party == "me" and protocol.startswith("semi2k"))
         assert (result.guess is None) == nothing
         assert report.recovered(result).endswith(": no value received") == nothing
 
@@ -163,12 +165,13 @@ def test_numpys_generator_is_torchs():
 def test_table_record_and_picture(audited):
     audit, _ = audited
     lines = report.table(audit.rows).split("\n")
-    assert len(lines) == 2 + 4 * len((*STOCK, "semi2k"))
+    assert len(lines) == 2 + 4 * len((*STOCK, "semi2k", PRIVATE))
     assert "| snn | orchestrator |" in lines[2]
     assert f"images: {8 * 784:,} of {8 * 784:,} pixels right" in lines[2]
-    orchestrator = next(x for x in lines if "semi2k | orchestrator" in x)
-    assert "revealed 32 B | 0 B |" in orchestrator
-    assert "not recovered; images: no value received" in orchestrator
+    for run in ("semi2k", PRIVATE):  # a loss, or how many layers are too large; and a count
+        orchestrator = next(x for x in lines if f"{run} | orchestrator" in x)
+        assert "revealed 32 B | 0 B |" in orchestrator
+        assert "not recovered; images: no value received" in orchestrator
     assert "signs: no value received" in next(x for x in lines if "semi2k | crypto provider" in x)
     checked = simulator.check(ideal.Mask(), "worker1")
     record = json.loads(json.dumps(report.as_json(audit._replace(simulated=[checked]))))
@@ -189,6 +192,37 @@ def test_table_record_and_picture(audited):
     width, height = struct.unpack(">II", png[16:24])
     assert width >= 1000
     assert height >= 500
+
+
+def test_privacy_shows_no_party_more(audited):
+    rows = audited[0].rows
+    assert sum(view.is_private for view, _ in rows) == 4
+    assert command.sees_more(rows) == []
+    (view, results) = next(row for row in rows if row[0].is_private and row[0].party == "me")
+    for kind in ("masked", "revealed"):
+        more = copy.copy(view)
+        known = next(e for e in view.entries if e.kind == "revealed")
+        more.entries = [*view.entries, known._replace(kind=kind)]
+        changed = [(more if row[0] is view else row[0], results) for row in rows]
+        assert command.sees_more(changed) == [("messages", f"me sees more with privacy: {kind}")]
+
+
+def test_what_a_private_step_reveals(audited):
+    """How many layers are beyond their bound, which is none; any other number is found."""
+    transcript = Transcript(audited[-1] / "private.jsonl")
+    ledger = Ledger(transcript)
+    assert meaning.found_in(ledger, transcript) == []
+    assert ledger.runs[0].revealed.tolist() == [0]
+    assert [run.revealed.size for run in ledger.runs] == [1, 1], "and a count"
+    for more in (1, 1000, 1 << 40):
+        changed = copy.copy(ledger)
+        told = ledger.runs[0].revealed + np.uint64(more)
+        changed.runs = [ledger.runs[0]._replace(revealed=told), *ledger.runs[1:]]
+        assert [finding.check for finding in meaning.found_in(changed, transcript)] == ["meaning"]
+    replay = meaning.Replay(ledger, transcript.arguments)
+    replay._follow(ledger.runs[0])
+    replay.parameters[2] = replay.parameters[2] * 30
+    assert replay._beyond([]) == (1000, 1000)
 
 
 def test_the_command(audited, monkeypatch, tmp_path, capsys):
@@ -216,7 +250,7 @@ def test_a_recorded_run_is_audited(audited, capsys, fails):
         command.main([str(recorded)])
     printed = capsys.readouterr()
     assert (ended.value.code, printed.err) == (0, "")
-    rows = [row for row in audited[0].rows if row[0].protocol == "semi2k"]
+    rows = [row for row in audited[0].rows if report.run_of(row[0]) == "semi2k"]
     assert len(rows) == 4
     assert printed.out.startswith(report.table(rows) + "\n")
     line = fails(PROGRAM, lambda: command.main([str(audited[-1] / "snn.jsonl")]))

@@ -7,12 +7,12 @@ import msgpack
 import numpy as np
 import pytest
 
-from smpc.audit import chance, scenarios, streams
+from smpc.audit import chance, reference_noise, scenarios, streams
 from smpc.audit.examine import examined
 from smpc.audit.ledger import Ledger
 from smpc.audit.openings import openings, unknown_to
 from smpc.audit.scenarios import SCENARIOS
-from smpc.audit.transcript import WORKERS
+from smpc.audit.transcript import PROVIDER, WORKERS
 from smpc.semi2k.randomness import Stream
 
 
@@ -226,3 +226,98 @@ def test_related_masks_are_seen():
         other = np.uint64(multiple % 2**64) * one + small
         assert chance.related(one, other).min() < 1e-20
     assert chance.related(one, noise).min() > 1e-6
+
+
+# ---- Noise, which each worker draws for itself
+
+
+@pytest.fixture(scope="module")
+def private(tmp_path_factory):
+    """The transcript of a small private training."""
+    (transcript,) = scenarios.private(tmp_path_factory.mktemp("private"))
+    return transcript
+
+
+def drawn_by(transcript, worker, name):
+    """The entries of what a worker drew under this name."""
+    return [e for e in transcript.view(worker).arrays("drawn", name=name) if e.shape != (0,)]
+
+
+@pytest.mark.parametrize("worker", ["worker1", "worker3"])
+@pytest.mark.parametrize(
+    ("name", "check"), [("noise", "openings"), ("noise words", "streams"), ("urandom", "streams")]
+)
+def test_one_bit_of_a_worker_s_noise(private, worker, name, check):
+    arrays = drawn_by(private, worker, name)
+    for entry in (arrays[0], arrays[len(arrays) // 2], arrays[-1]):
+        assert check in found_in(with_value(private, entry, entry.shape[0] - 1, 0))
+
+
+def test_noise_more_or_less(private):
+    entries = private.entries
+    last = drawn_by(private, "worker2", "noise")[-1]
+    assert "streams" in found_in(with_entries(private, [*entries, last]))
+    assert "messages" in found_in(with_entries(private, [e for e in entries if e is not last]))
+    words = drawn_by(private, "worker2", "noise words")
+    for missing in (words[0], words[len(words) // 2]):
+        less = with_entries(private, [e for e in entries if e is not missing])
+        assert "streams" in found_in(less)
+    without = [e for e in entries if (e.sender, e.name) != ("worker2", "noise words")]
+    assert "streams" in found_in(with_entries(private, without))
+
+
+def test_a_key_of_noise_that_another_has(private):
+    """One that it was sent, or another worker's."""
+    key = drawn_by(private, "worker2", "urandom")[0]
+    sent = next(e for e in private.entries if (e.kind, e.name) == ("dealt", "key"))
+    for other in (sent, drawn_by(private, "worker1", "urandom")[0]):
+        replaced = key._replace(start=other.start, dtype=other.dtype, shape=other.shape)
+        entries = [replaced if e is key else e for e in private.entries]
+        assert "keys" in found_in(with_entries(private, entries))
+
+
+def test_noise_that_is_as_it_is_to_be(private):
+    """By size, worker and slot; and it is not taken for what the provider has drawn, too."""
+    ledger = Ledger(private)
+    assert ledger.findings == []
+    noises = ledger.noises.used
+    assert {noise.worker for noise in noises} == {0, 1, 2}
+    assert {noise.slot for noise in noises} == set(range(4))
+    assert min(noise.sigma for noise in noises) >= 2**30
+    view = private.view(PROVIDER)
+    provider = {view.value(e).tobytes() for e in view.arrays("drawn")}
+    for worker in private.roster.workers:
+        view = private.view(worker)
+        own = {view.value(e).tobytes() for e in drawn_by(private, worker, "noise words")}
+        assert own and not own & provider
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (lambda n: n // 2, "standard deviation"),
+        (lambda n: 2 * n, "standard deviation"),
+        (lambda n: n & ~np.int64(1), "low bits"),
+        (np.abs, "signs"),
+    ],
+)
+def test_noise_of_another_distribution(private, change, what):
+    tests = chance.Tests()
+    used = [n._replace(values=change(n.values)) for n in Ledger(private).noises.used]
+    reference_noise.examine(used, tests)
+    assert any(what in name for name, _ in tests.alarms())
+
+
+@pytest.mark.parametrize(("back", "what"), [(1, "that of worker"), (12, "the step before")])
+def test_noise_that_has_to_do_with_other_noise(private, back, what):
+    """With that of the worker before, or, of three workers and four slots, of the step before: in
+    sign alone."""
+    used = Ledger(private).noises.used
+    for number in range(back, len(used)):
+        signs = np.sign(used[number - back].values)
+        values = used[number].values
+        if signs.size == values.size:
+            used[number] = used[number]._replace(values=np.abs(values) * signs)
+    tests = chance.Tests()
+    reference_noise.examine(used, tests)
+    assert any(what in name for name, _ in tests.alarms())

@@ -33,6 +33,7 @@ def test_every_verb_is_refused_at_every_end(texts):
     assert texts.keys() - refused == {
         "run of a program on another form at crypto_provider",
         "run of a program for nobody at crypto_provider",
+        "run of a program of noise at crypto_provider",
         "run of a program of select at crypto_provider",
         "run of a program of select at worker2",
         "run of a program of reveal at worker2",

@@ -10,17 +10,20 @@ import pytest
 import torch
 
 from smpc.audit import scenarios
-from smpc.audit.computations import UNIT, Training
+from smpc.audit.computations import UNIT, Private, Training
 from smpc.audit.scenarios import REPOSITORY, SIZES
 from smpc.audit.transcript import OWNERS, PROVIDER
-from smpc.semi2k import compiler, storage
+from smpc.semi2k import compiler, noise, storage
 from smpc.semi2k.network import Network
 from smpc.semi2k.program import LINEAR, OTHERS, Program
 from smpc.semi2k.randomness import Stream
 from smpc.semi2k.wire import words
 from tests.audit.conftest import said
 
-DOORS = (Network, "carry"), (Stream, "words"), (storage, "write"), (os, "urandom")
+DOORS = (
+    *((Network, "carry"), (Stream, "words"), (noise, "discrete_gaussian")),
+    *((storage, "write"), (os, "urandom")),
+)
 
 
 @pytest.fixture(scope="module")
@@ -263,6 +266,19 @@ def test_trainings(run):
     assert {*ran["inputs"]} - {images, labels} <= {*after["delete"]}
     masks = {i.params[0] for i in instructions(transcript, "mask")}
     assert masks.isdisjoint(Training.SHAPES), "weights that are masked anew"
+
+
+def test_private_trainings(run):
+    """Every step adds noise to each gradient, correlated with that of the steps before."""
+    transcript = run("private")
+    assert {i.params[3] for i in instructions(transcript, "noise")} == {0, 1, 2, 3}
+    assert {i.params[2] for i in instructions(transcript, "noise")} == {Private.CORRELATION}
+    assert [result.tolist() for result in results(transcript)] == [[1]] * 6, "no loss"
+    keys = transcript.view("worker1").arrays("drawn", name="urandom")
+    assert len(keys) == 2, "one of its own with each that it is sent"
+    anew = run("private_anew")
+    assert said(anew, "worker1", "anew")
+    assert instructions(anew, "noise")
 
 
 def test_public_weights(run):

@@ -5,18 +5,21 @@ import itertools
 
 import pytest
 
-from smpc.audit import PROGRAM, scenarios
-from tests.audit.test_scenarios import instructions, kept, programs, results, written
+from smpc.audit import PROGRAM, left, scenarios
+from tests import programs
+from tests.audit.test_scenarios import instructions, kept, results, written
+from tests.audit.test_scenarios import programs as programs_of
 
 
 @pytest.fixture(scope="module")
 def trained_by_script(tmp_path_factory):
     """The `scenarios.Run`s of the script's trainings."""
+    programs.server()  # of all its threads, before they begin
     return scenarios.script(tmp_path_factory.mktemp("script"))
 
 
 def test_the_script_trains_and_goes_on_from_its_checkpoint(trained_by_script):
-    (before, after), _ = [[run.transcript for run in runs] for runs in trained_by_script]
+    (before, after), *_ = [[run.transcript for run in runs] for runs in trained_by_script]
     losses_and_counts, weights = 2 * (3 + 1), 784 * 128 + 128 + 128 * 64 + 64 + 64 * 10 + 10
     revealed = results(before)
     assert sum(result.size for result in revealed) == losses_and_counts + weights
@@ -31,12 +34,34 @@ def test_the_script_trains_and_goes_on_from_its_checkpoint(trained_by_script):
 
 
 def test_the_script_trains_exactly(trained_by_script):
-    _, (run,) = trained_by_script
+    _, (run,), _ = trained_by_script
     exact = run.transcript
     assert len(exact.roster.workers) == 3
     assert not instructions(exact, "truncate")
-    by_run = [{i.op for i in program.instructions} for program in programs(exact)]
+    by_run = [{i.op for i in program.instructions} for program in programs_of(exact)]
     assert ["above_zero" in ops for ops in by_run] == [False, False, True]
+
+
+def test_the_script_trains_privately(trained_by_script):
+    *_, (run,) = trained_by_script
+    noises = instructions(run.transcript, "noise")
+    assert {i.params[3] for i in noises} == set(range(6)) and all(i.params[2] for i in noises)
+    revealed = [result.tolist() for result in results(run.transcript)]
+    assert [revealed[i] for i in (0, 1, 3, 4)] == [[0]] * 4, "how many layers are too large"
+    assert len(revealed) == 2 * 3 + 6, "a count after each epoch, and the weights"
+    assert "Loss" not in run.stdout
+
+
+def test_a_journal_that_says_more(trained_by_script):
+    *_, (run,) = trained_by_script
+    arguments = run.transcript.arguments
+    journal = left.journals(arguments)[1]
+    text = journal.read_text()
+    for wrong in (text + text, text[:-1], text.replace(" 1,", " 3,"), "x" + text):
+        journal.write_text(wrong)
+        assert [finding.check for finding in run.left()] == ["outputs"]
+    journal.write_text(text)
+    assert run.left() == []
 
 
 def test_what_the_script_leaves(trained_by_script):

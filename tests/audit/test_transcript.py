@@ -23,7 +23,7 @@ from smpc.audit.transcript import (
     Recorder,
     Transcript,
 )
-from smpc.semi2k import storage, wire
+from smpc.semi2k import noise, storage, wire
 from smpc.semi2k.network import Network
 from smpc.semi2k.owner import Owner
 from smpc.semi2k.provider import Provider
@@ -39,6 +39,7 @@ DOORS = (
     (storage, "write"),
     (syft.VirtualWorker, "_send_msg"),
     (Stream, "words"),
+    (noise, "discrete_gaussian"),
     (os, "urandom"),
     (np.random, "randint"),
 )
