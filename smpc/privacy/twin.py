@@ -47,14 +47,13 @@ class Schedule(NamedTuple):
 
     Attributes:
         rates: the learning rate of each epoch; the last stays.
-        momentum: of torch's SGD; nesterov: whether it is Nesterov's.
+        momentum: of torch's SGD.
     """
 
     epochs: int
     batch_size: int
     rates: list
     momentum: float = 0
-    nesterov: bool = False
 
     def rate(self, epoch):
         """The learning rate of an epoch, the first being 1."""
@@ -208,8 +207,7 @@ def _descend(layers, velocity, gradients, schedule, epoch):
     """A step of torch's SGD."""
     for weights, speed, gradient in zip(layers, velocity, gradients, strict=True):
         speed.mul_(schedule.momentum).add_(gradient)
-        direction = gradient + schedule.momentum * speed if schedule.nesterov else speed
-        weights.sub_(direction, alpha=schedule.rate(epoch))
+        weights.sub_(speed, alpha=schedule.rate(epoch))
 
 
 def _check(layers, bounds):
