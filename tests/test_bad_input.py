@@ -48,6 +48,7 @@ def run(script, monkeypatch, fails):
         (["--private", 2, "--momentum", 1], "--momentum 1: use 0 to below 1"),
         (["--private", 2, "--momentum", -0.1], "--momentum -0.1: use 0 to below 1"),
         (["--private", 2, "--protocol", "snn"], "--private: --protocol snn has none, use semi2k"),
+        (["--private", 2, "--clip", 0.01], "--clip 0.01 is taken up by rounding: use 0.02 or more"),
         (["--momentum", 0.9], "--momentum: is of a private training, say with --private EPSILON"),
         (["--clip", 2], "--clip: is of a private training"),
         (["--delta", 1e-6], "--delta: is of a private training"),

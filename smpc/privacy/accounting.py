@@ -121,6 +121,18 @@ def correlation(band):
     return tuple(rounded)
 
 
+def gain(correlation, momentum):
+    """What momentum makes of a standard deviation of noise that is so correlated: the norm of the
+    response to one step's z."""
+    response, velocity = [], [0.0]
+    for _ in range(1000):
+        known = zip(correlation, reversed(response), strict=False)
+        y = (not response) - sum(c / UNIT * before for c, before in known)
+        response.append(y)
+        velocity.append(momentum * velocity[-1] + y)
+    return math.hypot(*velocity)
+
+
 def noise_multiplier(epsilon, delta, epochs):
     """z, the least (to 1e-4 of it, upwards) with which `epochs` Gaussian events are (ε, δ)-DP.
 

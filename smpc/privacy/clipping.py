@@ -115,7 +115,8 @@ def clip_factor(layers, clip, bounds):
     for bit in within[1:]:
         all_within = multiply(all_within, bit)
     norm = _norm(inputs, errors, bounds)
-    squares, factors = thresholds(clip - slack(layers, bounds), N_THRESHOLDS)
+    width = sum(layer.error.shape[1] for layer in layers)
+    squares, factors = thresholds(clip - slack(width, bounds), N_THRESHOLDS)
     below = is_positive(
         subtract(_public(norm, squares, STEPS), expand(norm, (len(squares), norm.shape[0])))
     )
@@ -159,10 +160,9 @@ def thresholds(clip, n):
     return np.array(squares), np.array(factors)
 
 
-def slack(layers, bounds):
-    """What rounded errors may add to an item's norm: each of m is off by less than a step, and
-    counts sqrt(|a|² + 1) times."""
-    width = sum(layer.error.shape[1] for layer in layers)
+def slack(width, bounds):
+    """What rounded errors may add to an item's norm: each of `width`, in all layers, is off by less
+    than a step, and counts sqrt(|a|² + 1) times."""
     return math.sqrt(width * (bounds.inputs**2 + 1)) / STEPS
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from smpc.operations import number
-from smpc.privacy import clipping
+from smpc.privacy import accounting, clipping
 from smpc.privacy.clipping import STEPS, Bounds, Layer
 from smpc.semi2k.tensor import semi2k_tensor_in
 from smpc.syft_binding.wrapper import number_in, tensor_of
@@ -31,15 +31,20 @@ class PrivateSGD(torch.optim.SGD):
             part.
         correlation: of a step's noise with that of steps before: see `semi2k.noise`.
         bounds: see `clipping.Bounds`.
-        options: of `torch.optim.SGD`.
+        lr, momentum: of `torch.optim.SGD`.
     Raises:
-        NotImplementedError: the model has another layer; at a step: another activation.
+        NotImplementedError: the model has another layer; at a step: another activation, or a layer
+            that was not called, once, for the batch.
+        ValueError: rounding takes more than half of `clip`.
     """
 
-    def __init__(self, model, clip, sigma, n_workers, correlation=(), bounds=None, **options):
-        super().__init__(model.parameters(), **options)
+    def __init__(
+        self, model, clip, sigma, n_workers, correlation=(), bounds=None, *, lr, momentum=0.0
+    ):
+        super().__init__(model.parameters(), lr=lr, momentum=momentum)
         self.clip, self.bounds = clip, bounds or Bounds()
         self.sigma, self.correlation = sigma / math.sqrt(n_workers), correlation  # of each worker's
+        self._noise = sigma * accounting.gain(correlation, momentum)
         self._passed = []  # [layer, a, z, e] of the batch; see `clipping`
         for layer in model.modules():
             if any(layer.children()) and not [*layer.parameters(recurse=False)]:
@@ -49,6 +54,9 @@ class PrivateSGD(torch.optim.SGD):
                     f"{layer}: what can be trained privately is nn.Linear with a bias"
                 )
             layer.register_forward_hook(self._note)
+        width = sum(layer.out_features for layer in model.modules() if isinstance(layer, nn.Linear))
+        if clip < (least := 2 * clipping.slack(width, self.bounds)):
+            raise ValueError(f"a clip of {clip:g} is taken up by rounding, use {least:.2g} or more")
 
     def zero_grad(self, set_to_none=True):
         """Forget the last batch; what is made from now on, up to the step, is right as far as the
@@ -102,8 +110,12 @@ class PrivateSGD(torch.optim.SGD):
 
         Raises:
             OverflowError: a layer's weights were beyond their bound, so that the clipping may have
-                been wrong: nothing that was made of this step may be revealed.
+                been wrong: nothing that was made of this step may be revealed. Or the step may be
+                so large that this would not be seen.
         """
+        parameters = [p for part, *_ in self._passed for p in (part.weight, part.bias)]
+        if sorted(map(id, parameters)) != sorted(map(id, self.param_groups[0]["params"])):
+            raise NotImplementedError("in a private training each layer is called once for a batch")
         session = semi2k_tensor_in(self.param_groups[0]["params"][0]).session
         session.graph.promised = 0
         with torch.no_grad():
@@ -112,8 +124,8 @@ class PrivateSGD(torch.optim.SGD):
                 for part, a, _, error in self._passed
             ]
             count = layers[0].taken.shape[0]
+            self._check_move(count)
             sums = clipping.clipped_sums(layers, self.clip, self.bounds)
-            parameters = [p for part, *_ in self._passed for p in (part.weight, part.bias)]
             for slot, (parameter, total) in enumerate(zip(parameters, sums, strict=True)):
                 noisy = number.noised(total, self.sigma, self.correlation, slot)
                 parameter.grad = tensor_of(number.scale(noisy, Fraction(1, count)), parameter)
@@ -125,4 +137,18 @@ class PrivateSGD(torch.optim.SGD):
             raise OverflowError(
                 f"the weights of {n_beyond} layers have a norm beyond {self.bounds.weights}, which "
                 "the clipping relies on: lower --lr"
+            )
+
+    def _check_move(self, count):
+        """Raise OverflowError unless a step moves the weights by less than their bound, so that
+        they are still compared rightly: by clipped gradients at the most, and by noise but with
+        probability exp(-72)."""
+        group = self.param_groups[0]
+        size = math.sqrt(sum(parameter.numel() for parameter in group["params"]))
+        noise = self._noise * (size + 12) / count
+        move = group["lr"] * (self.clip / (1 - group["momentum"]) + noise)
+        if move > self.bounds.weights:
+            raise OverflowError(
+                f"a step may move the weights by {move:.3g}, which is more than the "
+                f"{self.bounds.weights} that the clipping relies on: lower --lr"
             )

@@ -10,7 +10,7 @@ import pytest
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from smpc.privacy.accounting import correlation, epsilon, guarantee, noise_multiplier
+from smpc.privacy.accounting import correlation, epsilon, gain, guarantee, noise_multiplier
 
 DELTA = 1e-5
 MNIST = {"workers": 2, "clip": 4, "steps": 15, "coordinates": 109_386, "grid_sigma": 2**30}
@@ -121,6 +121,20 @@ def test_noise_of_which_sums_hold_less(band):
     independent = np.tril(np.ones((steps, steps)))
     ratio = np.linalg.norm(off) / np.linalg.norm(independent)
     assert ratio == 1 if band == 1 else ratio < 0.95
+
+
+@pytest.mark.parametrize(("band", "momentum"), [(1, 0), (1, 0.9), (10, 0), (10, 0.9), (16, 0.5)])
+def test_what_momentum_makes_of_noise(band, momentum):
+    """The largest row of what takes z to the velocity, steps being many."""
+    steps = 300
+    matrix = np.eye(steps)
+    for k, c in enumerate(correlation(band), 1):
+        matrix += c / 64 * np.eye(steps, k=-k)
+    powers = np.tril(
+        momentum ** abs(np.subtract.outer(np.arange(steps), np.arange(steps)).astype(float))
+    )
+    largest = np.linalg.norm(powers @ np.linalg.inv(matrix), axis=1).max()
+    assert gain(correlation(band), momentum) == pytest.approx(largest, rel=1e-6)
 
 
 def test_lines():

@@ -115,7 +115,8 @@ def test_no_item_counts_more(parties, case):
 def test_at_each_threshold(parties, k):
     """Norms just below a threshold, at it and above; the inputs being 0, so that an error is the
     whole gradient. (What each factor of a norm is given, a step, is 2 of 100,000 of its square.)"""
-    slack = math.sqrt(5 * (BOUNDS.inputs**2 + 1)) / STEPS
+    slack = clipping.slack(5, BOUNDS)
+    assert slack == math.sqrt(5 * (BOUNDS.inputs**2 + 1)) / STEPS
     squares, factors = clipping.thresholds(CLIP - slack, N_THRESHOLDS)
     edge = math.isqrt(int(squares[k]) * STEPS)
     near = 3 + edge // 50_000

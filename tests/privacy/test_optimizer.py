@@ -84,18 +84,15 @@ def test_beside_the_twin(parties, activation, workers):
 def test_the_noise_of_a_step(parties):
     """Of items that count nothing, weights move by noise alone: of zC|c| / B in all, whoever draws
     it, in every coordinate of each parameter."""
-    wide = nn.Sequential(nn.Linear(60, 60))
-    sigma = 40.0
-    training = Training(parties, sigma=sigma, net=wide, lr=1.0)
+    sigma, lr = 40.0, 0.05
+    training = Training(parties, sigma=sigma, net=nn.Sequential(nn.Linear(60, 60)), lr=lr)
     before = training.weights()[0]
-    beyond = torch.full((ITEMS, 60), 100.0)
-    training.step(beyond, torch.zeros(ITEMS, 60))
-    moved = (training.weights()[0] - before).flatten()
-    n = moved.numel()
-    assert abs(moved.square().mean().sqrt() / (sigma / ITEMS) - 1) < 5 / math.sqrt(2 * n)
-    assert abs(moved.mean()) < 5 * sigma / ITEMS / math.sqrt(n)
-    bias = (training.weights()[0] - before)[:, -1]
-    assert abs(bias.square().mean().sqrt() / (sigma / ITEMS) - 1) < 5 / math.sqrt(2 * 60)
+    training.step(torch.full((ITEMS, 60), 100.0), torch.zeros(ITEMS, 60))
+    moved = (training.weights()[0] - before) / (lr * sigma / ITEMS)
+    for part in (moved, moved[:, -1]):  # of all, and of the bias
+        n = part.numel()
+        assert abs(part.square().mean().sqrt() - 1) < 5 / math.sqrt(2 * n)
+        assert abs(part.mean()) < 5 / math.sqrt(n)
 
 
 def test_what_a_step_reveals(parties):
@@ -118,11 +115,48 @@ def test_what_a_step_reveals(parties):
 
 def test_weights_beyond_their_bound(parties):
     """The training ends: their clipping may have been wrong."""
-    training = Training(parties, sigma=10.0, lr=40.0)
+    training = Training(parties, sigma=10.0, lr=1.0)
     batch = next(batches(1))
-    training.step(*batch)
-    with pytest.raises(OverflowError, match=r"of 2 layers have a norm beyond 24.*lower --lr"):
-        training.step(*batch)
+    with pytest.raises(OverflowError, match=r"of [12] layers have a norm beyond 24.*lower --lr"):
+        for _ in range(100):
+            training.step(*batch)
+
+
+def test_a_step_too_large_to_see_where_it_ends(parties):
+    """From within their bound weights come no further than they are compared rightly."""
+    training = Training(parties, sigma=10.0, lr=2.0)
+    with pytest.raises(OverflowError, match=r"a step may move the weights by .* lower --lr"):
+        training.step(*next(batches(1)))
+
+
+class Unhooked(nn.Module):
+    """Weights that are used without calling their layer; or a layer that is called twice."""
+
+    def __init__(self, uses):
+        super().__init__()
+        self.fc1, self.fc2, self.uses = nn.Linear(4, 4), nn.Linear(4, 2), uses
+
+    def forward(self, x):
+        return self.uses(self, x)
+
+
+@pytest.mark.parametrize(
+    "uses",
+    [
+        lambda net, x: net.fc2(F.relu(F.linear(x, net.fc1.weight, net.fc1.bias))),
+        lambda net, x: net.fc2(F.relu(net.fc1(F.relu(net.fc1(x))))),
+        lambda net, x: net.fc2(x),
+    ],
+)
+def test_each_layer_is_called_once(parties, uses):
+    training = Training(parties, net=Unhooked(uses))
+    with pytest.raises(NotImplementedError, match="each layer is called once"):
+        training.step(*next(batches(1)))
+
+
+def test_a_clip_that_rounding_takes_up(parties):
+    with pytest.raises(ValueError, match=r"a clip of 0.002 is taken up by rounding, use 0.0029"):
+        PrivateSGD(Net("relu"), 0.002, 1.0, 2, lr=0.1)
 
 
 class Other(nn.Module):
