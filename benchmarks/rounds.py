@@ -140,7 +140,7 @@ def rounds_of(step):
         Masked(zero, zero) if form == "masked" else zero
         for zero, (_, form, _) in zip(zeros, program.inputs, strict=True)
     ]
-    run, rounds, levels = Run(0, program, dealt, inputs), [], {}
+    run, rounds, levels = Run(0, program, dealt, inputs, None), [], {}
     while not run.finished:
         rounds.append([])
         for number, _, ask in run.waiting:
