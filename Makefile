@@ -1,7 +1,19 @@
-# train · hosts · test · audit · operations · private · privacy-audit · bench · bench-growth ·
-# bench-rounds · bench-peers · bench-hosts, each in .venv with the exact lock installed; `make lock`
-# makes the lock anew.
+# Each of these runs in .venv, which is made with the exact lock installed:
+#
+#   make train            train_encrypted.py; its options in ARGS, as in make train ARGS="--epochs 2"
+#   make test             the tests, after the linter
+#   make hosts            the tutorial with each party in a process of its own
+#   make audit            record what each party sees, and attack it
+#   make operations       run each operation: errors, rounds, bytes
+#   make private          train on all of MNIST with differential privacy
+#   make privacy-audit    attack private models
+#   make bench            seconds of a step, each protocol; likewise bench-growth, bench-rounds,
+#                         bench-peers, bench-hosts
+#   make lock             make the lock anew (needs uv)
 PYTHON ?= python3
+
+help:
+	@sed -n 's/^#   //p' Makefile
 
 train: .venv/lock
 	.venv/bin/python train_encrypted.py $(ARGS)
@@ -42,8 +54,16 @@ bench-peers: .venv/lock
 bench-hosts: .venv/lock
 	.venv/bin/python -m benchmarks.hosts
 
+# PYTHON if it is one that the lock is for, else one of these on the path, else one of uv's.
+FIND_PYTHON = for python in "$(PYTHON)" python3.13 python3.12 python3.11; do \
+	    "$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' \
+	      2> /dev/null && { command -v "$$python"; exit; }; \
+	  done; \
+	  uv python find '>=3.11,<3.14' 2> /dev/null && exit; \
+	  echo "This needs Python 3.11, 3.12 or 3.13, or uv: install one of them" >&2; exit 1
+
 .venv/lock: requirements.txt
-	$(PYTHON) -m venv .venv
+	@python=$$($(FIND_PYTHON)) && "$$python" -m venv .venv
 	.venv/bin/pip install pip==24.0 # later ones refuse the metadata of syft 0.2.9
 	.venv/bin/pip install --no-deps -r requirements.txt
 	cp requirements.txt $@
@@ -63,4 +83,4 @@ lock-peers:
 	    --python-platform x86_64-unknown-linux-gnu --generate-hashes --no-header --no-annotate \
 	    --quiet --output-file $${peer%=*}.txt; done
 
-.PHONY: train hosts test audit operations private privacy-audit bench bench-growth bench-rounds bench-peers bench-hosts lock lock-peers
+.PHONY: help train hosts test audit operations private privacy-audit bench bench-growth bench-rounds bench-peers bench-hosts lock lock-peers
