@@ -34,6 +34,7 @@ ARGUMENTS = {
     "n_test_items": 640,
     "private": None,
 }
+OF_A_PRIVATE_RUN = {"delta": 1e-5, "clip": 8.0, "momentum": 0.0}
 
 
 def test_killed_at_ten_random_moments(tmp_path):
@@ -291,7 +292,16 @@ def test_a_checkpoint_of_another_run(run, name):
     kept, model, record = run()
     kept.begin(model, record)
     with pytest.raises(CheckpointError, match=f"is of a run with --{name.replace('_', '-')} "):
-        run(resume=True, **{name: 17})
+        run(resume=True, **{name: 17}, **(OF_A_PRIVATE_RUN if name == "private" else {}))
+
+
+def test_a_private_run_keeps_its_epochs(run):
+    """Its noise is made for so many."""
+    private = {"private": 2.0, **OF_A_PRIVATE_RUN}
+    kept, model, record = run(**private)
+    kept.begin(model, record)
+    with pytest.raises(CheckpointError, match="is of a run with --epochs 2, not 3"):
+        run(resume=True, **private, epochs=3)
 
 
 def test_a_checkpoint_of_more_epochs(run):

@@ -49,8 +49,11 @@ def found_in(*transcripts):
 
 
 def with_entries(transcript, entries):
-    changed = copy.copy(transcript)
-    changed.entries = [entry._replace(number=number) for number, entry in enumerate(entries)]
+    changed, numbers = copy.copy(transcript), {e.number: i for i, e in enumerate(entries)}
+    changed.entries = [
+        entry._replace(number=number, message=numbers.get(entry.message))
+        for number, entry in enumerate(entries)
+    ]
     return changed
 
 
