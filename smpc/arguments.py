@@ -129,10 +129,10 @@ def _check_privacy(parser, args):
         return
     if args.protocol != "semi2k":
         parser.error(f"--private: --protocol {args.protocol} has none, use semi2k")
-    from smpc.privacy import accounting  # here, since few runs need it
-
     if args.clip < 0.02:
         parser.error(f"--clip {args.clip:g} is taken up by rounding: use 0.02 or more")
+    from smpc.privacy import accounting  # here, since few runs need it
+
     try:
         accounting.check(args.private, args.delta)
     except ValueError as error:

@@ -27,6 +27,7 @@ coming after it.
     holds with N, for ε <= 100. The last term is below 1e-303 k, which is nothing beside δ.
 """
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -82,6 +83,7 @@ class Guarantee(NamedTuple):
         ]
 
 
+@functools.cache  # a run asks for it more than once, and it takes seconds
 def guarantee(epsilon, delta, epochs, workers, clip, steps, coordinates, grid_sigma):
     """The `Guarantee` with the least noise of which (ε, δ) is true, of the noise as it is drawn.
 
@@ -104,8 +106,8 @@ def guarantee(epsilon, delta, epochs, workers, clip, steps, coordinates, grid_si
             f" {epochs * steps:,} steps of {coordinates:,} coordinates"
         )
     z = noise_multiplier(epsilon - eta, delta * math.exp(-eta), epochs)
-    unknown = _composed(z * math.sqrt(1 - 1 / workers), epochs)  # of the noise, to a worker
-    of_worker = unknown.get_epsilon(delta * math.exp(-eta_of_worker)) + eta_of_worker
+    unknown = z * math.sqrt(1 - 1 / workers)  # of the noise, to a worker
+    of_worker = epsilon_of(unknown, delta * math.exp(-eta_of_worker), epochs) + eta_of_worker
     band = correlation(min(steps, MOST_BAND))
     return Guarantee(epsilon, delta, of_worker, z, epochs, clip, steps, coordinates, band)
 
@@ -144,22 +146,17 @@ def noise_multiplier(epsilon, delta, epochs):
 
     least = get_sigma_gaussian(epsilon, delta) * math.sqrt(epochs)  # the accountant has the word
     more = 1e-5
-    while _composed(least * (1 + more), epochs).get_epsilon(delta) > epsilon:
+    while epsilon_of(least * (1 + more), delta, epochs) > epsilon:
         more *= 2
     return least * (1 + more)
 
 
-def epsilon(z, delta, passes):
+def epsilon_of(z, delta, passes):
     """ε at `delta` of an item that counted in `passes` Gaussian events of noise multiplier z."""
-    return _composed(z, passes).get_epsilon(delta)
-
-
-def _composed(z, passes):
-    """An accountant of `passes` Gaussian events of noise multiplier z."""
     import dp_accounting as dp  # takes seconds, which is too long for whoever needs none of it
 
     accountant = dp.pld.PLDAccountant(dp.NeighboringRelation.ADD_OR_REMOVE_ONE)
-    return accountant.compose(dp.GaussianDpEvent(z), passes)
+    return accountant.compose(dp.GaussianDpEvent(z), passes).get_epsilon(delta)
 
 
 def check(epsilon, delta):

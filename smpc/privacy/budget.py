@@ -50,7 +50,7 @@ class Budget:
 
     def take(self, batch):
         """Whether a batch may be used once more; if so it has been, in every journal on disk."""
-        if self._used[batch] == self._epochs:
+        if self._used[batch] >= self._epochs:
             return False
         self._used[batch] += 1
         for journal in self._journals:

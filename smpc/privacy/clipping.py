@@ -11,6 +11,7 @@ and that nothing leaves the ring.
 
 import math
 from fractions import Fraction
+from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -111,22 +112,19 @@ def clip_factor(layers, clip, bounds):
         for squares, bound in ((inputs, bounds.inputs), (errors[::-1], bounds.errors))
         for square in squares
     ]
-    all_within = within[0]
-    for bit in within[1:]:
-        all_within = multiply(all_within, bit)
+    all_within = reduce(multiply, within)
     norm = _norm(inputs, errors, bounds)
     width = sum(layer.error.shape[1] for layer in layers)
     squares, factors = thresholds(clip - slack(width, bounds), N_THRESHOLDS)
-    below = is_positive(
-        subtract(_public(norm, squares, STEPS), expand(norm, (len(squares), norm.shape[0])))
-    )
+    each = expand(norm, (len(squares), norm.shape[0]))
+    below = is_positive(subtract(_public(norm, squares), each))
     differences = factors - np.append(factors[1:], 0)
-    return total(multiply(_public(norm, differences, STEPS), multiply(below, all_within)), (0,))
+    return total(multiply(_public(norm, differences), multiply(below, all_within)), (0,))
 
 
-def _public(x, values, steps):
-    """Integers, (n), each so many steps in the number 1, as a column of public numbers."""
-    return x.like(x.graph.scaled(x.graph.array(values[:, None]), Fraction(x.one, steps)))
+def _public(x, values):
+    """Numbers of steps, (n), as a column of public numbers."""
+    return x.like(x.graph.scaled(x.graph.array(values[:, None]), Fraction(x.one, STEPS)))
 
 
 def squared_norm(x, most):
@@ -136,14 +134,13 @@ def squared_norm(x, most):
 
 def _norm(inputs, errors, bounds):
     """N of each item, not below the true one: each factor has a step added."""
-    step, terms = Fraction(1, STEPS), []
+    step = Fraction(1, STEPS)
     most = len(inputs) * (bounds.errors**2 + 1) * (bounds.inputs**2 + 2)
-    for taken, error in zip(inputs, errors, strict=True):
-        terms.append(multiply(add(error, error.full(step)), add(taken, taken.full(1 + step))))
-    norm = terms[0]
-    for term in terms[1:]:
-        norm = add(norm, term)
-    return opened(norm, STEPS**2, most)  # as fine as it is: nothing is rounded
+    terms = [
+        multiply(add(error, error.full(step)), add(taken, taken.full(1 + step)))
+        for taken, error in zip(inputs, errors, strict=True)
+    ]
+    return opened(reduce(add, terms), STEPS**2, most)  # as fine as it is: nothing is rounded
 
 
 def thresholds(clip, n):
@@ -175,15 +172,8 @@ def beyond(layers, bounds):
             total(multiply(layer.bias, layer.bias), (0,)),
         )
         square = opened(add(*parts), STEPS, 4 * bounds.weights**2)
-        outside.append(
-            is_positive(
-                add(
-                    subtract(square, square.full(bounds.weights**2)),
-                    square.full(Fraction(1, STEPS)),
-                )
-            )
-        )
-    count = outside[0]
-    for bit in outside[1:]:
-        count = add(count, bit)
-    return count
+        # (in two sums, so as not to be compared in one go with what items have: `coverage` follows
+        # whole registers, and could not tell them apart)
+        over = subtract(square, square.full(bounds.weights**2))
+        outside.append(is_positive(add(over, square.full(Fraction(1, STEPS)))))
+    return reduce(add, outside)

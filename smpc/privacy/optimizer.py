@@ -46,6 +46,7 @@ class PrivateSGD(torch.optim.SGD):
         self.sigma, self.correlation = sigma / math.sqrt(n_workers), correlation  # of each worker's
         self._noise = sigma * accounting.gain(correlation, momentum)
         self._passed = []  # [layer, a, z, e] of the batch; see `clipping`
+        width = 0
         for layer in model.modules():
             if any(layer.children()) and not [*layer.parameters(recurse=False)]:
                 continue
@@ -54,17 +55,21 @@ class PrivateSGD(torch.optim.SGD):
                     f"{layer}: what can be trained privately is nn.Linear with a bias"
                 )
             layer.register_forward_hook(self._note)
-        width = sum(layer.out_features for layer in model.modules() if isinstance(layer, nn.Linear))
+            width += layer.out_features
         if clip < (least := 2 * clipping.slack(width, self.bounds)):
             raise ValueError(f"a clip of {clip:g} is taken up by rounding, use {least:.2g} or more")
+
+    @property
+    def _session(self):
+        """That the weights are shared in."""
+        return semi2k_tensor_in(self.param_groups[0]["params"][0]).session
 
     def zero_grad(self, set_to_none=True):
         """Forget the last batch; what is made from now on, up to the step, is right as far as the
         proof needs."""
         super().zero_grad(set_to_none)
         self._passed = []
-        graph = semi2k_tensor_in(self.param_groups[0]["params"][0]).session.graph
-        graph.promised = math.ceil(self.bounds.largest())
+        self._session.graph.promised = math.ceil(self.bounds.largest())
 
     def _note(self, layer, taken, gave):
         """What passes a layer: called when that has been computed. Its error is noted when the loss
@@ -116,8 +121,7 @@ class PrivateSGD(torch.optim.SGD):
         parameters = [p for part, *_ in self._passed for p in (part.weight, part.bias)]
         if sorted(map(id, parameters)) != sorted(map(id, self.param_groups[0]["params"])):
             raise NotImplementedError("in a private training each layer is called once for a batch")
-        session = semi2k_tensor_in(self.param_groups[0]["params"][0]).session
-        session.graph.promised = 0
+        self._session.graph.promised = 0
         with torch.no_grad():
             layers = [
                 Layer(number_in(part.weight), number_in(part.bias), a, error)
@@ -133,7 +137,7 @@ class PrivateSGD(torch.optim.SGD):
         super().step(closure)
         super().zero_grad()
         self._passed = []
-        if n_beyond := session.reveal(beyond.node).item() // beyond.one:
+        if n_beyond := self._session.reveal(beyond.node).item() // beyond.one:
             raise OverflowError(
                 f"the weights of {n_beyond} layers have a norm beyond {self.bounds.weights}, which "
                 "the clipping relies on: lower --lr"

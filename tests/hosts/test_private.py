@@ -3,7 +3,6 @@ takes part in nothing else; each position is had once."""
 
 import contextlib
 import copy
-import functools
 import json
 import math
 import shutil
@@ -39,19 +38,14 @@ from tests.hosts.test_plans import ODD, changed
 
 EPSILON, RATE, CLIP = 8.0, 0.5, 8.0
 STEPS = (("alice", 0), ("bob", 0), ("alice", BATCH), ("bob", BATCH))  # whose batch, from which item
-GUARANTEES = functools.cache(accounting.guarantee)  # each takes a second
 ONCE = r"^position {} of the plan has been run already, and its guarantee covers it once"
 
 
 def agreed():
     """The `Guarantee` of the plan of all tests."""
-    return GUARANTEES(EPSILON, 1e-5, 1, 2, CLIP, len(STEPS), math.prod(LAYER), LEAST_SIGMA)
-
-
-@pytest.fixture(autouse=True)
-def computed_once(monkeypatch):
-    """What the accountant says."""
-    monkeypatch.setattr(accounting, "guarantee", GUARANTEES)
+    return accounting.guarantee(
+        EPSILON, 1e-5, 1, 2, CLIP, len(STEPS), math.prod(LAYER), LEAST_SIGMA
+    )
 
 
 class Private(Training):

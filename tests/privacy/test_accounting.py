@@ -10,7 +10,7 @@ import pytest
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from smpc.privacy.accounting import correlation, epsilon, gain, guarantee, noise_multiplier
+from smpc.privacy.accounting import correlation, epsilon_of, gain, guarantee, noise_multiplier
 
 DELTA = 1e-5
 MNIST = {"workers": 2, "clip": 4, "steps": 15, "coordinates": 109_386, "grid_sigma": 2**30}
@@ -34,20 +34,20 @@ def test_noise_of_an_epsilon(mu, of_mu, epochs):
     z = noise_multiplier(of_mu, DELTA, epochs)
     assert abs(math.sqrt(epochs) / z - mu) <= 0.0006
     assert exact_delta(of_mu, z, epochs) <= DELTA < exact_delta(of_mu, z * (1 - 1e-4), epochs)
-    assert epsilon(z, DELTA, epochs) <= of_mu
+    assert epsilon_of(z, DELTA, epochs) <= of_mu
 
 
 @pytest.mark.parametrize("delta", [1e-10, 1e-5, 1e-3])
 @pytest.mark.parametrize("z, passes", [(30, 1), (4, 10), (1.5, 3)])
 def test_epsilon_beside_the_closed_form(z, passes, delta):
-    assert epsilon(z, delta, passes) == pytest.approx(exact_epsilon(z, delta, passes), rel=1e-5)
+    assert epsilon_of(z, delta, passes) == pytest.approx(exact_epsilon(z, delta, passes), rel=1e-5)
 
 
 @pytest.mark.parametrize("small, delta", [(1e-5, 1e-5), (1e-3, 1e-15), (0.1, 1e-15)])
 def test_the_ends_of_the_range(small, delta):
     """Where the accountant is coarse, noise is more than the least, never less."""
     z = noise_multiplier(small, delta, 1)
-    assert exact_delta(small, z, 1) <= delta and epsilon(z, delta, 1) <= small
+    assert exact_delta(small, z, 1) <= delta and epsilon_of(z, delta, 1) <= small
 
 
 def test_more_costs_more():
@@ -55,7 +55,7 @@ def test_more_costs_more():
     assert zs == sorted(zs, reverse=True) and len(set(zs)) == 4
     zs = [noise_multiplier(1, delta, 5) for delta in (1e-7, 1e-6, 1e-5)]
     assert zs == sorted(zs, reverse=True) and len(set(zs)) == 3
-    of_passes = [epsilon(5, DELTA, passes) for passes in range(1, 5)]
+    of_passes = [epsilon_of(5, DELTA, passes) for passes in range(1, 5)]
     assert of_passes == sorted(of_passes) and len(set(of_passes)) == 4
 
 

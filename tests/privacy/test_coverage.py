@@ -1,6 +1,5 @@
 """What a plan's guarantee covers, on programs made by hand: each thing that is not is found."""
 
-import functools
 import math
 import re
 from typing import NamedTuple
@@ -246,13 +245,6 @@ def test_a_position_has_its_programs_inputs():
         refused("^position 0 has other inputs or outputs than its program$", positions=changed)
 
 
-@pytest.fixture(autouse=True)
-def computed_once(monkeypatch):
-    """What the accountant takes a second for."""
-    monkeypatch.setattr(accounting, "guarantee", GUARANTEES)
-
-
-GUARANTEES = functools.cache(accounting.guarantee)
 ARGUMENTS = {"private": 8, "delta": 1e-5, "epochs": EPOCHS, "clip": 8.0}
 
 

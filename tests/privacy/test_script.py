@@ -86,6 +86,10 @@ def test_what_journals_count(tmp_path):
     short.write_text("")
     again = Budget(resumed)
     assert not again.take(7) and again.take(8) and not again.take(8)
+    for journal in again._journals:
+        journal.close()
+    resumed.epochs = 1
+    assert not Budget(resumed).take(7), "it has been used more often than it may"
 
 
 def test_a_copy_of_a_checkpoint(tmp_path):
