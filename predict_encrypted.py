@@ -121,11 +121,8 @@ def main():
     model = Net(ACTIVATIONS[args.activation])
     if not args.write_plan:
         load_model(model, args.model)
-    try:
-        if hosts is None:
-            mnist.prepare(args.data_dir)
-    except mnist.DataError as error:
-        process.fail(error, PROGRAM)
+    if hosts is None:
+        mnist.prepare(args.data_dir)
 
     torch.set_num_threads(1)
     hook = sy.TorchHook(torch)

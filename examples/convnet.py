@@ -18,8 +18,10 @@ if __name__ == "__main__":
 
 import train_encrypted as tutorial
 from smpc import mnist, report
-from smpc.arguments import Parser, check_digits, check_items, path, positive
-from smpc.files import FileError, prepare_folder
+from smpc.arguments import Parser, check_digits, check_items, learning_rate, path, positive
+from smpc.files import prepare_folder
+from smpc.loaders import PrivateLoader
+from smpc.twin import count_correct
 from train_encrypted import F, nn, optim, semi2k, sy, torch
 
 PROGRAM = "examples.convnet"
@@ -80,8 +82,8 @@ def moved_batches(args, epoch):
 
 def train(args, model, private_train_loader, optimizer, epoch, run):
     model.train()
-    done, n_items = 0, args.n_train_items
-    for batch_idx, (data, target) in enumerate(private_train_loader):
+    n, private_batches = args.n_train_items, run.batches(epoch, private_train_loader)
+    for batch_idx, (data, target) in private_batches:
         start_time = time.time()
 
         optimizer.zero_grad()
@@ -94,15 +96,13 @@ def train(args, model, private_train_loader, optimizer, epoch, run):
 
         optimizer.step()
 
-        revealed = loss.get().float_precision().item()
-        seconds = time.time() - start_time
+        loss = loss.get().float_precision()
         run.say(
-            "Train Epoch: {} [{}/{} ({:.0f}%)]\tLoss: {:.6f}\tTime: {:.3f}s".format(
-                epoch, done, n_items, 100.0 * done / n_items, revealed, seconds
+            "Train Epoch: {} [{}/{} ({:.0%})]\tLoss: {:.6f}\tTime: {:.3f}s".format(
+                epoch, run.done, n, run.done / n, loss.item(), time.time() - start_time
             )
         )
-        run.trained(epoch, batch_idx, len(target), revealed, seconds)
-        done += len(target)
+        run.trained(epoch, batch_idx, len(target), loss, start_time)
 
 
 def train_in_the_clear(model, train_loader, test_loader, optimizer, run):
@@ -113,9 +113,7 @@ def train_in_the_clear(model, train_loader, test_loader, optimizer, run):
         loss.backward()
         optimizer.step()
         run.twin["losses"].append(loss.item())
-    with torch.no_grad():
-        correct = sum((model(data).argmax(dim=1) == t).sum().item() for data, t in test_loader)
-    run.twin["correct"].append(correct)
+    run.twin["correct"].append(count_correct(model, test_loader))
 
 
 def train_and_test(args, model, twin, share, run, out):
@@ -125,12 +123,12 @@ def train_and_test(args, model, twin, share, run, out):
     test_loader = tutorial.get_data_loader(args, train=False)
     for epoch in range(1, args.epochs + 1):
         for each in (optimizer, twins):
-            each.param_groups[0]["lr"] = tutorial.learning_rate(args, epoch)
-        private = tutorial.PrivateLoader(
+            each.param_groups[0]["lr"] = learning_rate(args, epoch)
+        private = PrivateLoader(
             moved_batches(args, epoch), share, lambda target: share(tutorial.one_hot_of(target))
         )
         train(args, model, private, optimizer, epoch, run)
-        private = tutorial.PrivateLoader(test_loader, share, lambda target: share(target.float()))
+        private = PrivateLoader(test_loader, share, lambda target: share(target.float()))
         tutorial.test(args, model, private, epoch, run)
         train_in_the_clear(twin, moved_batches(args, epoch), test_loader, twins, run)
         run.save(out)
@@ -139,10 +137,7 @@ def train_and_test(args, model, twin, share, run, out):
 @process.in_order(PROGRAM)
 def main():
     args = parse_arguments()
-    try:
-        mnist.prepare(args.data_dir)
-    except mnist.DataError as error:
-        process.fail(error, PROGRAM)
+    mnist.prepare(args.data_dir)
     out = prepare_folder(args.out)
 
     torch.manual_seed(args.seed)
@@ -161,18 +156,10 @@ def main():
         *workers, crypto_provider=crypto_provider, protocol=args.protocol, requires_grad=True
     )
 
-    n_items = args.epochs * (args.n_train_items + args.n_test_items)
-    run = report.Run(vars(args), n_items, semi2k.counters, published=(), program=PROGRAM)
+    run = report.Run(vars(args), semi2k.counters, published=(), program=PROGRAM)
     run.twin = {"losses": [], "correct": []}
-    process.on_signals(run.interrupt)
-    try:
+    with run.ending(out):
         train_and_test(args, model, twin, share, run, out)
-        run.say(f"{run.summary()}\n\nwritten: {out}/run.json and {out}/accuracy.png")
-        run.stop_if_interrupted()
-    except (KeyboardInterrupt, FileError) as reason:
-        run.end(out, reason)
-    except OverflowError as error:
-        process.fail(error, PROGRAM)
 
 
 if __name__ == "__main__":

@@ -24,8 +24,10 @@ from examples import convnet
 from smpc import report
 from smpc.arguments import Parser, add_hosts, check_digits, check_hosts, path, positive
 from smpc.files import prepare_folder
-from smpc.hosts import tables
+from smpc.hosts import on_hosts, tables
 from smpc.hosts.grammar import HOSPITALS
+from smpc.loaders import PrivateLoader
+from smpc.model import save_weights
 from train_encrypted import nn, optim, semi2k, sy, torch
 
 N_HOSPITALS = 3
@@ -54,13 +56,6 @@ def parse_arguments(argv=None):
     return args
 
 
-def on_hosts(args):
-    """The parties where each is on a host of its own, and the rows at the hospitals."""
-    from smpc.hosts.script import OnHosts  # here, since only this needs gRPC
-
-    return OnHosts(args, HOSPITALS, tables.shapes_of(N_FEATURES))
-
-
 def read_hospitals(args):
     """A `Table` of each hospital's own rows."""
     table = tables.read(args.data)
@@ -87,7 +82,7 @@ def get_private_data_loaders(args, loaders, workers, crypto_provider):
     def share(tensor):
         return tutorial.secret_share(tensor.float(), args, workers, crypto_provider)
 
-    return [list(tutorial.PrivateLoader(loader, share, share)) for loader in loaders]
+    return [list(PrivateLoader(loader, share, share)) for loader in loaders]
 
 
 class LogisticRegression(nn.Module):
@@ -102,7 +97,7 @@ class LogisticRegression(nn.Module):
 @process.in_order(HOSPITALS)
 def main():
     args = parse_arguments()
-    hosts = on_hosts(args) if args.parties else None
+    hosts = on_hosts(args, HOSPITALS, tables.shapes_of(N_FEATURES))
     hospitals = [] if hosts else read_hospitals(args)
     out = prepare_folder(args.out)
 
@@ -129,11 +124,9 @@ def main():
     )
     optimizer, twins = (optim.SGD(net.parameters(), lr=args.lr) for net in (model, twin))
 
-    n_items = args.epochs * (args.n_train_items + args.n_test_items)
-    run = report.Run(vars(args), n_items, semi2k.counters, published=(), program=HOSPITALS)
-    process.on_signals(run.interrupt)
+    run = report.Run(vars(args), semi2k.counters, published=(), program=HOSPITALS)
     run.twin = None if hosts else {"losses": [], "correct": []}
-    try:
+    with run.ending(out):
         for epoch in range(1, args.epochs + 1):
             convnet.train(args, model, private_loaders[0], optimizer, epoch, run)
             tutorial.test(args, model, private_loaders[1], epoch, run)
@@ -141,15 +134,9 @@ def main():
                 convnet.train_in_the_clear(twin, *loaders, twins, run)
                 run.say(f"The twin in the clear: {run.twin['correct'][-1]}/{args.n_test_items}\n")
             run.save(out)
-        tutorial.save_weights(args, model, run)
+        save_weights(args, model, run)
         if hosts:
             hosts.finish(model)
-        run.say(f"{run.summary()}\n\nwritten: {out}/run.json and {out}/accuracy.png")
-        run.stop_if_interrupted()
-    except KeyboardInterrupt as reason:
-        run.end(out, reason)
-    except OverflowError as error:
-        process.fail(error, HOSPITALS)
 
 
 if __name__ == "__main__":

@@ -111,6 +111,62 @@ def check(parser, args):
     return args
 
 
+def learning_rate(args, epoch):
+    """That of an epoch, the first being 1; the last that is given is of all further ones."""
+    return args.lr[min(epoch, len(args.lr)) - 1]
+
+
+def parse_training(argv, description, values, activations):
+    """The arguments of train_encrypted.py, a checked namespace.
+
+    Args:
+        argv: what was given on the command line; None: ask `sys`.
+        description: its first line is for --help.
+        values: the tutorial's, an object; each is the default of an option.
+        activations: a dict, by the names that --activation takes.
+    """
+    parser = Parser(description.split("\n")[0])
+    _add_tutorial(parser, values)
+    add = parser.add_argument
+    add("--activation", choices=list(activations), default="relu", help="of the hidden layers")
+    add("--protocol", choices=list(PRECISIONS), default="semi2k", help="see README.md")
+    add("--n-workers", type=int, default=2, help="that hold shares: 2 to 5 under semi2k")
+    add("--exact-truncation", action="store_true", help="semi2k: make no run anew; see docs/")
+    add("--data-dir", type=path, default="./data", help="folder that holds MNIST/raw/")
+    add("--out", type=path, default="results", help="folder for run.json and accuracy.png")
+    add("--transcript", type=path, metavar="FILE", help="record what each party sees, for audit")
+    add("--checkpoint", type=path, metavar="DIR", help="keeps each party's shares of the weights")
+    every = positive(int)
+    add("--checkpoint-every", type=every, default=100, help="batches, and at the end of an epoch")
+    add("--resume", action="store_true", help="go on from the checkpoint")
+    add("--save-model", type=path, metavar="FILE", help="reveal the trained weights to their owner")
+    add("--plain-twin", action="store_true", help="train the same network in the clear beside it")
+    add_privacy(parser)
+    add_hosts(parser)
+    return check(parser, parser.parse_args(argv))
+
+
+def _add_tutorial(parser, values):
+    """Add an option for each of the tutorial's arguments."""
+    count, default = positive(int), values
+    add = parser.add_argument
+    add("--epochs", type=count, default=default.epochs, help="passes over the training items")
+    items = "training items, of MNIST's 60,000"
+    add("--n-train-items", type=count, default=default.n_train_items, help=items)
+    items = "test items, of MNIST's 10,000"
+    add("--n-test-items", type=count, default=default.n_test_items, help=items)
+    add("--batch-size", type=count, default=default.batch_size, help="training items a step")
+    size = "test items a batch"
+    add("--test-batch-size", type=count, default=default.test_batch_size, help=size)
+    rates = {"type": positive(float), "nargs": "+", "default": [default.lr]}
+    add("--lr", **rates, help="of each epoch; the last stays")
+    add("--seed", type=int, default=default.seed, help="seed of the initial weights")
+    interval = "reveal the loss of every so many batches"
+    add("--log-interval", type=count, default=default.log_interval, help=interval)
+    digits = "decimal digits of fixed precision"
+    add("--precision-fractional", type=int, default=default.precision_fractional, help=digits)
+
+
 def add_privacy(parser):
     """Add a script's options for a training that is differentially private."""
     add = parser.add_argument

@@ -12,6 +12,7 @@ the step that `progress` names are there until it names another. Each save has a
 drawn at random, in all of its files, so that shares of two saves are never put together.
 """
 
+import contextlib
 import pathlib
 import re
 import secrets
@@ -91,6 +92,23 @@ class Checkpoint:
                 raise CheckpointError(
                     f"{self.folder} is of a run with {option} {arguments.get(name)}, not {value}"
                 )
+
+    @contextlib.contextmanager
+    def kept(self, model, run):
+        """For what trains and tests `model`: begins as `begin` does; from then on it is saved as
+        `args` say, after each test, and where it is broken off.
+
+        Raises:
+            CheckpointError: as `begin` and `save` do.
+        """
+        self.begin(model, run)
+        run.after_step = lambda: self.after_step(model, run)
+        run.after_test = lambda: self.save(model, run)
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.break_off(model, run)
+            raise
 
     def begin(self, model, run):
         """Put the weights and the record back as they stood; or save the first, of a new run.

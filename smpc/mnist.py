@@ -10,7 +10,7 @@ import hashlib
 import pathlib
 import zlib
 
-from smpc.files import write_whole
+from smpc.files import FileError, write_whole
 
 SHA256 = {
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
@@ -42,7 +42,7 @@ class AtOnce:
         return list(zip(images, self.labels[indices], strict=True))
 
 
-class DataError(Exception):
+class DataError(FileError):
     """A file of the data set is missing, damaged or cannot be unpacked; the message says which."""
 
 

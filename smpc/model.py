@@ -39,6 +39,21 @@ def _digest(content):
     return hashlib.sha256(content).hexdigest().encode()
 
 
+def reveal_weights(model):
+    """What the model's owner gets, who asks all workers for their shares: a plain state_dict."""
+    return {
+        name: parameter.copy().get().float_precision().detach()
+        for name, parameter in model.named_parameters()
+    }
+
+
+def save_weights(args, model, run):
+    """If `args.save_model` asks for it, reveal the weights to the model's owner, and save them."""
+    if args.save_model:
+        save_model(reveal_weights(model), args.save_model)
+        run.say(f"the weights were revealed to the model's owner: {args.save_model}\n")
+
+
 def load_model(model, path):
     """Give `model`, a module, the weights in `path`, which `save_model` wrote.
 

@@ -7,6 +7,7 @@ import pathlib
 import signal
 import sys
 
+from smpc import compat
 from smpc.files import FileError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -26,6 +27,14 @@ def prepare():
     if sys.stdout is None:
         fail("stdout is closed", pathlib.Path(sys.argv[0]).name)
     on_signals(_end_importing)
+
+
+def prepare_syft(program="train_encrypted.py"):
+    """Have syft 0.2.9 be imported on today's torch; or end the program, this being another."""
+    try:
+        compat.prepare()
+    except compat.UnsupportedVersion as unsupported:
+        fail(unsupported, program)
 
 
 def _end_importing(number, _):

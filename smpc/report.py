@@ -1,6 +1,7 @@
 """What a run prints and leaves behind: its lines, tables, `run.json` and `accuracy.png`."""
 
 import _thread
+import contextlib
 import importlib.metadata
 import io
 import json
@@ -9,6 +10,7 @@ import signal
 import statistics
 import sys
 import threading
+import time
 from collections import deque
 
 import matplotlib
@@ -17,6 +19,8 @@ from tqdm import tqdm
 
 from smpc import process
 from smpc.files import FileError, named, write_whole
+from smpc.semi2k.network import NetworkError
+from smpc.semi2k.storage import CheckpointError
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
@@ -25,6 +29,7 @@ from matplotlib import pyplot
 PUBLISHED = (227, 360, 401, 424, 449, 464, 469, 474, 481, 488)
 PUBLISHED_ITEMS = 640
 FILES = ("run.json", "accuracy.png")
+VERSION = 1  # of run.json: of docs/run.schema.json, which says what is in it
 VERSIONS_OF = ("syft", "torch", "torchvision", "numpy", "protobuf")
 
 
@@ -33,9 +38,13 @@ class Run:
     to do, the time left, items a second.
 
     Args:
+        arguments: of the script, a dict: `epochs`, `n_train_items`, `n_test_items`, `protocol`,
+            `precision_fractional`, and all that run.json is to say.
+        counters: called for the `semi2k.network.Counters` so far, or None.
         published: correct answers of `PUBLISHED_ITEMS` after each epoch, to be put beside its own.
         program: what its errors begin with.
     Attributes:
+        done: items of the epoch under way that have been trained on.
         steps: a dict for each training step: epoch, batch, items, loss (None where it was not
             revealed) and seconds.
         tests: a dict for each test pass: epoch, correct, items, seconds and bytes of memory.
@@ -46,31 +55,57 @@ class Run:
             `semi2k.network.Counters.since`; empty for other protocols.
         twin: what the plain twin did, as {"losses": [...], "correct": [...]}, or None.
         allows: of an epoch and a batch, called before each step: whether it may be taken.
-        interrupted: whether the user has asked to stop, or stdout cannot be written to; `trained`
-            and `tested_batch` then raise KeyboardInterrupt, so that a step is never left half done.
+        after_step, after_test: called once each has been recorded.
+        interrupted: whether the user has asked to stop, or stdout cannot be written to; after the
+            batch that is under way KeyboardInterrupt is raised, so that no step is left half done.
     """
 
-    def __init__(
-        self, arguments, n_items, counters, published=PUBLISHED, program="train_encrypted.py"
-    ):
+    def __init__(self, arguments, counters, published=PUBLISHED, program="train_encrypted.py"):
         self.published, self._program = published, program
         self._quiet = arguments.get("write_plan")  # then nothing that is said is true
         self.arguments, self._read_counters = dict(arguments), counters
         self._counted, self.counters, self._usual = counters(), {}, {}
         self.steps, self.tests, self.plain_steps, self.twin = [], [], [], None
-        self.interrupted, self._why = False, None
+        self.done, self.interrupted, self._why = 0, False, None
         self.allows = lambda epoch, batch: True
-        self.bar = tqdm(total=n_items, unit=" items", disable=None)
+        self.after_step = self.after_test = lambda: None
+        items = arguments["n_train_items"] + arguments["n_test_items"]
+        self.bar = tqdm(total=arguments["epochs"] * items, unit=" items", disable=None)
 
     def restore(self, steps, tests):
         """Go on from the steps and tests of a run that was broken off."""
         self.steps, self.tests = steps, tests
         self.bar.update(sum(done["items"] for done in (*steps, *tests)))
 
-    def has_trained(self, epoch, batch):
-        """Whether this step has been taken, or may not be."""
+    def batches(self, epoch, private_loader):
+        """(index, (data, target)) of the training batches of an epoch: of all but those that were
+        trained on before the run was broken off, and those that may not be."""
+        self.done = 0
         last = (self.steps[-1]["epoch"], self.steps[-1]["batch"]) if self.steps else (0, 0)
-        return (epoch, batch) <= last or not self.allows(epoch, batch)
+        for index, (data, target) in enumerate(private_loader):
+            if (epoch, index) > last and self.allows(epoch, index):
+                yield index, (data, target)
+            self.done += len(target)
+
+    def test_batches(self, private_loader):
+        """(data, target) of all test batches, each counted once the next is asked for."""
+        for data, target in private_loader:
+            yield data, target
+            self._advance(len(target))
+
+    @contextlib.contextmanager
+    def ending(self, folder):
+        """For what trains, tests and saves its results in `folder`: at its end come the closing
+        tables. However else it ends, one line says so, and the results so far are saved."""
+        process.on_signals(self.interrupt)
+        try:
+            yield
+            self.say(f"\n{self.summary()}\n\nwritten: {folder}/run.json and {folder}/accuracy.png")
+            self.stop_if_interrupted()
+        except (KeyboardInterrupt, CheckpointError, NetworkError) as reason:
+            self._end(folder, reason)
+        except OverflowError as error:
+            process.fail(error, self._program)
 
     def interrupt(self, number, _):
         """A signal handler: stop after the batch that is under way. That of syft's own protocols,
@@ -100,12 +135,8 @@ class Run:
         except FileError as error:
             self._stop(2, f"{self._program}: error: {error}")
 
-    def end(self, folder, reason):
-        """Save the results so far, say in a line why and where, and end the program.
-
-        Args:
-            reason: KeyboardInterrupt, after what `interrupted` says; or a FileError.
-        """
+    def _end(self, folder, reason):
+        """Save the results so far, say in a line why and where, and end the program."""
         if isinstance(reason, FileError):
             self._stop(reason.status, f"{self._program}: error: {reason}")
         status, why = self._why
@@ -117,26 +148,43 @@ class Run:
         process.tell(f"{why}: {where}")
         raise SystemExit(status)
 
-    def trained(self, epoch, batch, items, loss, seconds):
-        """Record a training step."""
-        self.steps.append(
-            {"epoch": epoch, "batch": batch, "items": items, "loss": loss, "seconds": seconds}
-        )
+    def trained(self, epoch, batch, items, loss, start_time):
+        """Record a training step.
+
+        Args:
+            loss: a float tensor without dimensions, revealed; or one that is still shared.
+            start_time: of the step, by `time.time`.
+        Raises:
+            OverflowError: a loss that no training has.
+        """
+        step = {"epoch": epoch, "batch": batch, "items": items, "loss": None}
+        if not loss.is_wrapper:
+            step["loss"] = revealed = loss.item()
+            # one that wrapped around the ring is anywhere in it; a true one is near 1
+            if not -1 < revealed < 2**52 / 10 ** (2 * self.arguments["precision_fractional"]):
+                raise OverflowError(f"a loss of {revealed:g}: training diverged, lower --lr")
+        self.steps.append(step | {"seconds": time.time() - start_time})
         self._count("training step")
         self._advance(items)
+        self.after_step()
 
-    def tested_batch(self, items):
-        """Count a batch of a test pass."""
-        self._advance(items)
+    def tested(self, epoch, correct, items, start_time):
+        """Record a test pass, and the memory that this process, which is all parties, holds.
 
-    def tested(self, epoch, correct, items, seconds):
-        """Record a test pass, and the memory that this process, which is all parties, holds."""
-        memory = psutil.Process().memory_info().rss
+        Args:
+            correct: how many answers are, a float; `start_time`: of the pass, by `time.time`.
+        Raises:
+            OverflowError: there cannot be so many.
+        """
+        if not 0 <= correct <= items:
+            raise OverflowError(f"{correct:g} correct answers of {items}: values left the ring")
+        seconds, memory = time.time() - start_time, psutil.Process().memory_info().rss
         self.tests.append(
             {"epoch": epoch, "correct": correct, "items": items, "seconds": seconds}
             | {"memory": memory}
         )
         self._count("test pass")
+        self.after_test()
 
     def _count(self, what):
         counted = self._read_counters()
@@ -160,49 +208,71 @@ class Run:
         if self.interrupted:
             raise KeyboardInterrupt
 
+    def compare(self, losses, correct, seconds):
+        """Put beside it what a plain twin did; its results only if they were asked for."""
+        self.plain_steps = seconds
+        if self.arguments["plain_twin"]:
+            self.twin = {"losses": losses, "correct": correct}
+
     def summary(self):
-        """The closing tables, as text: seconds of a batch and an item, and the accuracies."""
-        lines = []
-        if self.steps:
-            batch = statistics.median(step["seconds"] for step in self.steps)
-            item = statistics.median(step["seconds"] / step["items"] for step in self.steps)
-            lines += ["Training, median seconds    a batch     an item"]
-            lines += [f"  encrypted              {batch:10.6f}  {item:10.6f}"]
-            if self.plain_steps:
-                plain = statistics.median(self.plain_steps)
-                plain_item = plain / self.steps[0]["items"]
-                lines += [f"  plain PyTorch          {plain:10.6f}  {plain_item:10.6f}"]
-                lines += [f"  ratio                  {batch / plain:10.0f}"]
-        lines += self._counters_table()
-        if self.tests:
-            lines += [
-                "",
-                "Accuracy"
-                + ("    published" if self.published else "")
-                + "    this run"
-                + ("    plain twin" if self.twin else ""),
-            ]
+        """The closing tables, as text: accuracies; seconds; what was said; memory."""
+        tables = self._accuracies(), self._times(), self._counters_table(), self._memory()
+        return "\n\n".join("\n".join(table) for table in tables if table)
+
+    def _accuracies(self):
+        """Correct answers after each epoch, where all are of as many items, else percent."""
+        if not self.tests:
+            return []
+        n_items = self.arguments["n_train_items"], self.arguments["n_test_items"]
+        alike = not self.published or n_items == (PUBLISHED_ITEMS, PUBLISHED_ITEMS)
+        ours = [test["correct"] for test in self.tests]
+        columns = [("published", self.published, PUBLISHED_ITEMS)] if self.published else []
+        columns += [("this run", ours, n_items[1])]
+        columns += [("plain twin", self.twin["correct"], n_items[1])] if self.twin else []
+        title = f"Correct of {n_items[1]:,}" if alike else "Correct, percent"
+        lines = [f"{title:<18}" + "".join(f"{name:>12}" for name, *_ in columns)]
         for index, test in enumerate(self.tests):
-            line = f"  epoch {test['epoch']:<3}"
-            if self.published:
-                beside = index < len(self.published)
-                published = _percent(self.published[index], PUBLISHED_ITEMS) if beside else "–"
-                line += f"{published:>10}"
-            here = _percent(test["correct"], test["items"])
-            line += f"{here:>12}"
-            if self.twin:
-                line += f"{_percent(self.twin['correct'][index], test['items']):>14}"
+            line = f"  epoch {test['epoch']:<10}"
+            for _, correct, items in columns:
+                cell = "–"
+                if index < len(correct):
+                    n = correct[index]
+                    cell = f"{n:,.0f}" if alike else f"{100 * n / items:.1f}%"
+                line += f"{cell:>12}"
             lines.append(line)
-        if self.tests:
-            first, last = (round(self.tests[i]["memory"] / 1e6) for i in (0, -1))
-            lines += ["", f"Memory after the first epoch {first:,} MB, after the last {last:,} MB"]
-        return "\n".join(lines)
+        if not alike:
+            lines.append(
+                f"  (The published run trained on {PUBLISHED_ITEMS} items and was tested on "
+                f"{PUBLISHED_ITEMS}, this one on {n_items[0]:,} and {n_items[1]:,}.)"
+            )
+        return lines
+
+    def _times(self):
+        if not self.steps:
+            return []
+        batch = statistics.median(step["seconds"] for step in self.steps)
+        item = statistics.median(step["seconds"] / step["items"] for step in self.steps)
+        lines = ["Training, median seconds    a batch     an item"]
+        lines += [f"  encrypted              {batch:10.6f}  {item:10.6f}"]
+        if self.plain_steps:
+            plain = statistics.median(self.plain_steps)
+            plain_item = plain / self.steps[0]["items"]
+            lines += [f"  plain PyTorch          {plain:10.6f}  {plain_item:10.6f}"]
+            lines += [f"  ratio                  {batch / plain:10.0f}"]
+        return lines
+
+    def _memory(self):
+        if not self.tests:
+            return []
+        first, last = (round(self.tests[i]["memory"] / 1e6) for i in (0, -1))
+        return [f"Memory after the first epoch {first:,} MB, after the last {last:,} MB"]
 
     def _counters_table(self):
         if not self.counters:
             return []
         columns = list(self.counters)
-        lines = ["", " " * 34 + "".join(f"{column:>15}" for column in columns)]
+        title = "What was said, and its time"
+        lines = [f"{title:<34}" + "".join(f"{column:>15}" for column in columns)]
 
         def row(label, figure):
             figures = [figure(self.counters[column]) for column in columns]
@@ -225,12 +295,14 @@ class Run:
         return lines
 
     def save(self, folder):
-        """Write `run.json` to `folder`, and `accuracy.png` once there is a test pass.
+        """Write `run.json` to `folder`, as in docs/run.schema.json, and `accuracy.png` once there is a
+        test pass.
 
         Raises:
             FileError: they cannot be written.
         """
         record = {
+            "version": VERSION,
             "arguments": self.arguments,
             "versions": {"python": platform.python_version()}
             | {name: importlib.metadata.version(name) for name in VERSIONS_OF},
@@ -281,7 +353,3 @@ class Run:
 def sent_by_all(counters):
     """Bytes of all messages of all parties, from `Counters.since`."""
     return sum(sum(sent.values()) for sent in counters["sent"].values())
-
-
-def _percent(correct, items):
-    return f"{100 * correct / items:.1f}%"

@@ -21,10 +21,7 @@ from smpc.process import fail
 
 if __name__ == "__main__":
     process.prepare()  # for Ctrl-C while importing
-try:
-    compat.prepare()
-except compat.UnsupportedVersion as unsupported:
-    fail(unsupported, PROGRAM)
+process.prepare_syft(PROGRAM)
 
 from smpc.arguments import Parser, path
 from smpc.audit import (

@@ -45,26 +45,28 @@ class Silent:
     """In the place of the `report.Run` that a training tells of itself: it prints nothing.
 
     Attributes:
+        done: items of the epoch that have been trained on: it does not count.
         tests: the correct answers of each test so far.
     """
 
     def __init__(self):
-        self.tests = []
+        self.done, self.tests = 0, []
 
-    def has_trained(self, epoch, batch):
-        """Whether this step has been taken before: no."""
-        return False
+    def batches(self, epoch, loader):
+        """All are to be trained on."""
+        return enumerate(loader)
+
+    def test_batches(self, loader):
+        """All of them."""
+        return iter(loader)
 
     def say(self, line):
         """Print nothing."""
 
-    def trained(self, epoch, batch, items, loss, seconds):
+    def trained(self, epoch, batch, items, loss, start_time):
         """Note nothing."""
 
-    def tested_batch(self, items):
-        """Note nothing."""
-
-    def tested(self, epoch, correct, items, seconds):
+    def tested(self, epoch, correct, items, start_time):
         """Note a test: an epoch is over."""
         self.tests.append(correct)
 

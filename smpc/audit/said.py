@@ -77,7 +77,7 @@ def as_it_was(record):
     runs = record["runs"]
     counted = SimpleNamespace(runs=runs["all"], anew=runs["anew"], told=runs["told"])
     with contextlib.redirect_stderr(io.StringIO()):  # so that there is no progress bar
-        run = report.Run(record["arguments"], 0, lambda: counted)
+        run = report.Run(record["arguments"], lambda: counted)
     run.restore(record["steps"], record["tests"])
     run.counters, run.plain_steps = record["counters"], record["plain_steps"]
     run.twin = record["plain_twin"]
@@ -104,7 +104,7 @@ def expected_lines(record, run):
     for (epoch, of_epoch), test in zip(steps, record["tests"], strict=True):
         training += _of_epoch(epoch, of_epoch, arguments["n_train_items"])
         correct, n = test["correct"], test["items"]
-        line = f"Test set: Accuracy: {correct}/{n} ({100 * correct / n:.0f}%)"
+        line = f"Test set: Accuracy: {correct}/{n} ({correct / n:.0%})"
         training += ["", re.escape(line), ""]
     end = []
     if model := arguments["save_model"]:
@@ -133,7 +133,7 @@ def _of_epoch(epoch, steps, n):
     done = 0
     for step in steps:
         if step["loss"] is not None:
-            line = f"Train Epoch: {epoch} [{done}/{n} ({100.0 * done / n:.0f}%)]\t"
+            line = f"Train Epoch: {epoch} [{done}/{n} ({done / n:.0%})]\t"
             yield re.escape(f"{line}Loss: {step['loss']:.6f}\tTime: ") + r"\d{1,5}\.\d{3}s"
         done += step["items"]
 
@@ -254,6 +254,7 @@ def kinds(arguments):
     test = {"epoch": whole, "correct": correct, "items": whole, "seconds": ticks, "memory": pages}
     counters = dict.fromkeys(("training step", "test pass"), counted(arguments))
     return {
+        "version": lambda x: x == report.VERSION,
         "arguments": lambda x: x == json.loads(json.dumps(arguments)),
         "versions": table(dict.fromkeys(("python", *report.VERSIONS_OF), version)),
         "interrupted": lambda x: x is False,

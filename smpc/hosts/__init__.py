@@ -17,3 +17,13 @@ os.environ["GRPC_SSL_CIPHER_SUITES"] = "ECDHE-RSA-AES256-GCM-SHA384"
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # one line is said of an error, and it is ours
 
 PROGRAM = "python -m smpc.hosts"
+
+
+def on_hosts(args, *about):
+    """The `script.OnHosts` of a training, of these and what else it takes; None without
+    `args.parties`."""
+    if not args.parties:
+        return None
+    from smpc.hosts.script import OnHosts  # here, since only this needs gRPC
+
+    return OnHosts(args, *about)

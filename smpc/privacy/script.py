@@ -12,6 +12,7 @@ from smpc.privacy.budget import Budget
 from smpc.privacy.clipping import Bounds
 from smpc.privacy.optimizer import PrivateSGD
 from smpc.semi2k.compiler import LEAST_SIGMA
+from smpc.twin import count_correct
 
 BOUNDS = {"relu": Bounds(), "quadratic": Bounds(weights=16, powers=2)}
 
@@ -43,15 +44,15 @@ class Private:
     """What a run with --private needs.
 
     Args:
-        args: of the script; `model`: its network, before it is shared; `get_data_loader`: its own.
+        args: of the script; `model`: its network, before it is shared.
     Attributes:
         guarantee: an `accounting.Guarantee`.
     Raises:
         FileError: there is no such guarantee, or no budget; see `Budget`.
     """
 
-    def __init__(self, args, model, get_data_loader):
-        self._args, self._get_data_loader = args, get_data_loader
+    def __init__(self, args, model):
+        self._args = args
         # on hosts of their own each worker counts what it has run: see `hosts.plans.Consent`
         self._budget, self._over = None if args.parties else Budget(args), False
         coordinates = sum(parameter.numel() for parameter in model.parameters())
@@ -72,16 +73,11 @@ class Private:
             self._say(f"The budget is used up: training ends before batch {batch} of epoch {epoch}")
         return not self._over
 
-    def train_plain_twin(self, args, model, run):
-        """The same network from the same weights on the same batches, in the clear, with the same
-        clipping, and noise of the same kind.
-
-        Returns:
-            as `train_encrypted.train_plain_twin`; of one epoch, too, unless more is asked for.
-        """
+    def train_plain_twin(self, args, model, get_data_loader, run):
+        """As `smpc.twin.train_plain_twin`, with the same clipping, and noise of the same kind."""
         guarantee = self.guarantee
-        loaders = [list(self._get_data_loader(args, train)) for train in (True, False)]
-        data, target = (torch.cat(parts) for parts in zip(*loaders[0], strict=True))
+        train_loader, test_loader = (list(get_data_loader(args, train)) for train in (True, False))
+        data, target = (torch.cat(parts) for parts in zip(*train_loader, strict=True))
         target = torch.nn.functional.one_hot(target, 10).float()
         epochs = args.epochs if args.plain_twin else 1
         schedule = twin.Schedule(epochs, args.batch_size, args.lr, args.momentum)
@@ -97,9 +93,7 @@ class Private:
             seconds.append(time.time())
             if step.batch == steps - 1:
                 twin.put_into(model, layers)
-                with torch.no_grad():
-                    right = ((model(x).argmax(dim=1) == t).sum().item() for x, t in loaders[1])
-                    correct.append(sum(right))
+                correct.append(count_correct(model, test_loader))
         return losses, correct, [after - before for before, after in pairwise(seconds)]
 
     def optimizer(self, model):
