@@ -1,7 +1,8 @@
 # Each of these runs in .venv, which is made with the exact lock installed:
 #
 #   make train            train_encrypted.py; its options in ARGS, as in make train ARGS="--epochs 2"
-#   make test             the tests, after the linter
+#   make test             the tests, after the linter; make test-all: those marked thorough, too
+#   make notebook         run tutorial.ipynb from start to end, and keep its outputs in it
 #   make hosts            the tutorial with each party in a process of its own
 #   make audit            record what each party sees, and attack it
 #   make operations       run each operation: errors, rounds, bytes
@@ -9,6 +10,7 @@
 #   make privacy-audit    attack private models
 #   make bench            seconds of a step, each protocol; likewise bench-growth, bench-rounds,
 #                         bench-peers, bench-hosts
+#   make pictures         draw who sees what, and anew all pictures that have a record
 #   make lock             make the lock anew (needs uv)
 PYTHON ?= python3
 
@@ -18,14 +20,21 @@ help:
 train: .venv/lock
 	.venv/bin/python train_encrypted.py $(ARGS)
 
+notebook: .venv/lock
+	OMP_NUM_THREADS=1 .venv/bin/python -c 'import nbclient, nbformat; \
+	  notebook = nbformat.read("tutorial.ipynb", as_version=4); \
+	  nbclient.NotebookClient(notebook, record_timing=False, coalesce_streams=True).execute(); \
+	  nbformat.write(notebook, "tutorial.ipynb")'
+
 hosts: .venv/lock
 	.venv/bin/python -m smpc.hosts loopback $(ARGS)
 
-test: .venv/lock
+test: PART = -m "not thorough"
+test test-all: .venv/lock
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= \
-	  .venv/bin/pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+	  .venv/bin/pytest -n 3 --dist loadfile --no-loadscope-reorder --durations 10 $(PART) $(ARGS)
 
 audit: .venv/lock
 	.venv/bin/python -m smpc.audit
@@ -53,6 +62,9 @@ bench-peers: .venv/lock
 
 bench-hosts: .venv/lock
 	.venv/bin/python -m benchmarks.hosts
+
+pictures: .venv/lock
+	.venv/bin/python -m benchmarks.pictures
 
 # PYTHON if it is one that the lock is for, else one of these on the path, else one of uv's.
 FIND_PYTHON = for python in "$(PYTHON)" python3.13 python3.12 python3.11; do \
@@ -83,4 +95,4 @@ lock-peers:
 	    --python-platform x86_64-unknown-linux-gnu --generate-hashes --no-header --no-annotate \
 	    --quiet --output-file $${peer%=*}.txt; done
 
-.PHONY: help train hosts test audit operations private privacy-audit bench bench-growth bench-rounds bench-peers bench-hosts lock lock-peers
+.PHONY: help train notebook hosts test test-all audit operations private privacy-audit bench bench-growth bench-rounds bench-peers bench-hosts pictures lock lock-peers

@@ -1,6 +1,6 @@
 """How the cost of `semi2k` grows with the batch, the width of the first layer, and the items.
 
-    make bench-growth     # some five minutes; prints three tables, draws benchmarks/growth.png
+    make bench-growth     # some five minutes; prints three tables, writes growth.json and .png
 
 Each row is a run of `train_encrypted.py` in a process of its own, with one thread. Seconds, rounds
 and bytes are those of a training step (the median of the seconds, without the first epoch, in which
@@ -19,8 +19,12 @@ import subprocess
 import sys
 import tempfile
 
-from benchmarks.training import ONE_THREAD, REPOSITORY
+from matplotlib.figure import Figure
 
+from benchmarks.training import ONE_THREAD, REPOSITORY, keep, machine
+from smpc.pictures import SMALL, as_png, caption
+
+RECORD = REPOSITORY / "benchmarks" / "growth.json"
 BATCHES, WIDTHS = (16, 32, 64, 128, 256, 512, 1024), (64, 128, 256, 512, 1024)
 ITEMS = (640, 1280, 2560, 5120, 10240)
 FIGURES = ("seconds", "rounds", "MB opened", "MB dealt", "MB of memory")
@@ -71,26 +75,36 @@ def slope(sizes, values):
     return statistics.linear_regression(x, y).slope
 
 
-def draw(groups, path):
-    """Small multiples on logarithmic axes: a column for what grows, a row for each figure."""
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(
-        len(FIGURES), len(groups), figsize=(9, 10), layout="constrained", sharex="col", sharey="row"
-    )
-    for column, (what, sizes, rows) in enumerate(groups):
+@as_png
+def picture(record):
+    """Small multiples on logarithmic axes, a column for what grows and a row for each figure, as a
+    PNG; `record`: that of growth.json."""
+    groups = record["groups"]
+    figure = Figure(figsize=(9, 10))
+    axes = figure.subplots(len(FIGURES), len(groups), sharex="col", sharey="row")
+    for column, group in enumerate(groups):
+        sizes = group["sizes"]
         for row, name in enumerate(FIGURES):
-            axis, values = axes[row][column], [figures[name] for figures in rows]
-            axis.loglog(sizes, values, "o-", base=2)
-            axis.set_title(f"slope {slope(sizes, values):.2f}", fontsize=9, loc="right")
-            axis.grid(alpha=0.3)
-            axis.set_ylabel(name if column == 0 else "")
-        axes[-1][column].set(xlabel=what, xticks=sizes, xticklabels=sizes)
-    figure.savefig(path)
+            axis, values = axes[row][column], [figures[name] for figures in group["rows"]]
+            axis.loglog(sizes, values, base=2, clip_on=False)
+            axis.set_title(
+                f"slope {slope(sizes, values):.2f}", fontsize=SMALL, weight="normal", loc="right"
+            )
+            axis.yaxis.set_major_formatter("{x:,g}")
+            axis.minorticks_off()
+        axes[-1][column].set(xlabel=group["what"], xticks=sizes, xticklabels=sizes)
+    for row, name in enumerate(FIGURES):
+        values = [figures[name] for group in groups for figures in group["rows"]]
+        least, most = (math.log2(x) for x in (min(values), max(values)))
+        axes[row][0].set_ylim(2 ** math.floor(least), 2 ** math.ceil(most))
+        axes[row][0].set_ylabel(name)
+    caption(figure, f"Logarithmic scales. {record['machine']}")
+    return figure
 
 
 def main():
     """Measure every size, print the tables and draw them."""
+    where = machine()
     groups = [
         ("items a batch, a step", BATCHES, [measure(batch=batch) for batch in BATCHES]),
         ("width, a step", WIDTHS, [measure(width=width) for width in WIDTHS]),
@@ -105,9 +119,9 @@ def main():
             print(f"| {size:,} | " + " | ".join(cells) + " |")
         slopes = (slope(sizes, [figures[name] for figures in rows]) for name in FIGURES)
         print("| slope | " + " | ".join(f"{b:.2f}" for b in slopes) + " |\n")
-    path = pathlib.Path(__file__).with_suffix(".png")
-    draw(groups, path)
-    print(f"written: {path.relative_to(REPOSITORY)}")
+    groups = [dict(zip(("what", "sizes", "rows"), group, strict=True)) for group in groups]
+    record = {"machine": where, "groups": groups}
+    keep(RECORD, record, picture)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """A training step with each party on a host of its own: semi2k and SPU, near and far.
 
-    make bench-hosts                            # twenty minutes; prints one table
+    make bench-hosts                            # twenty minutes; prints one table, writes
+                                                # results/hosts.json and .png
     python -m benchmarks.hosts --without-spu    # ten minutes
 
 semi2k in one process; as four processes that speak gRPC over mutual TLS; the same with a relay
@@ -23,21 +24,29 @@ import tempfile
 
 import numpy
 import psutil
+from matplotlib.figure import Figure
 
 from benchmarks import peers, training
 from benchmarks.relay import HERE, PROFILES, measured, relayed
 from smpc.hosts import configuration
 from smpc.hosts.loopback import PROVIDER, SERVER, Loopback, LoopbackError, free_port
+from smpc.pictures import BLUE, GREEN, ORANGE, SMALL, as_png, caption
 from smpc.report import sent_by_all
 
 # Of each network: its options, and how many items there are to train and to test.
 NETWORKS = {"tutorial": ([], 640, 640), "network A": (training.NETWORK_A, 1280, 640)}
 PLACES = ("loopback", "LAN", "WAN")
-ONE_PROCESS, PROCESSES = "semi2k, 1 process", "**semi2k, 4 processes, TLS**"
+ONE_PROCESS, PROCESSES = "semi2k, 1 process", "semi2k, 4 processes, TLS"
 SPU = {  # protocol and parties
     "SPU 0.9.5 SEMI2K, 2 processes": ("SEMI2K", 2),
     "SPU 0.9.5 ABY3, 3 processes": ("ABY3", 3),
 }
+LOOKS = {  # of each system in the picture: colour and hatch
+    ONE_PROCESS: ("white", ""),
+    PROCESSES: (BLUE, ""),
+    **dict(zip(SPU, ((ORANGE, "///"), (GREEN, "...")), strict=True)),
+}
+TITLES = {"tutorial": "the tutorial's, 64 items", "network A": "network A, 128 items"}
 PUBLISHED = {("network A", "LAN"): ("0.167", "0.098"), ("network A", "WAN"): ("4.51", "9.72")}
 COLUMNS = (
     *("network", "place", "system", "s a step", "÷ semi2k", "rounds", "MB", "CPU s"),
@@ -213,21 +222,75 @@ def run(network, folder, peers_too):
         return results, plain["losses"]
 
 
-def row(network, place, system, results, losses):
-    """A line of the table."""
-    figures, ours = results[place, system], results[place, PROCESSES]
-    cells = [network, "–" if system == ONE_PROCESS else place, system]
-    if isinstance(figures, peers.Unavailable):
-        cells += [f"**did not run:** {figures}".replace("|", "/"), *["–"] * 5]
-    else:
-        cells += [f"{figures['step']:.4f}", "–"]
-        if not isinstance(ours, peers.Unavailable):
-            cells[-1] = f"{figures['step'] / ours['step']:.2f}"
-        cells += [f"{figures['rounds']:,}", f"{figures['bytes'] / 1e6:.2f}"]
-        cells += [f"{figures['cpu']:.4f}"]
+def recorded(network, results, losses):
+    """What `run` has returned, for the record: a dict for each system and place, of its figures or
+    with `unavailable`, why there are none."""
+    for (place, system), figures in results.items():
+        where = {"network": network, "place": place, "system": system}
+        if isinstance(figures, peers.Unavailable):
+            yield where | {"unavailable": str(figures)}
+            continue
         deviation = numpy.abs(numpy.subtract(figures["losses"], losses)).max()  # nan, if one is
+        kept = {name: figures[name] for name in ("step", "rounds", "bytes", "cpu")}
+        yield where | kept | {"deviation": deviation.item()}
+
+
+def row(one, rows):
+    """A line of the table; `one` of the record's rows, by itself and among all."""
+    network, place, system = (one[name] for name in ("network", "place", "system"))
+    (ours,) = (r for r in rows if (*r.values(),)[:3] == (network, place, PROCESSES))
+    cells = [network, "–" if system == ONE_PROCESS else place]
+    cells += [f"**{system}**" if system == PROCESSES else system]
+    if "unavailable" in one:
+        cells += [f"**did not run:** {one['unavailable']}".replace("|", "/"), *["–"] * 5]
+    else:
+        cells += [f"{one['step']:.4f}", "–"]
+        if "step" in ours:
+            cells[-1] = f"{one['step'] / ours['step']:.2f}"
+        cells += [f"{one['rounds']:,}", f"{one['bytes'] / 1e6:.2f}", f"{one['cpu']:.4f}"]
+        deviation = one["deviation"]
         cells += [peers.held(deviation, f"{deviation:.5f}", peers.LOSS_TOLERANCE)]
     return peers.line([*cells, *PUBLISHED.get((network, place), ("–", "–"))])
+
+
+@as_png
+def picture(record):
+    """Seconds of a step of each system in each place, a column for each network, as a PNG.
+
+    Args:
+        record: that of results/hosts.json.
+    """
+    figure = Figure(figsize=(9, 5))
+    columns = figure.subplots(1, len(NETWORKS), sharey=True, sharex=True)
+    for axis, network in zip(columns, NETWORKS, strict=True):
+        rows = [row for row in record["rows"] if row["network"] == network]
+        places, names = [], []
+        for one in rows:
+            first = not names or one["system"] in (ONE_PROCESS, PROCESSES)
+            places.append(places[-1] + (1.7 if first else 1) if places else 0)
+            names.append(one["system"].removesuffix(", TLS"))
+            _bar(axis, places[-1], one)
+            if one["system"] == PROCESSES:
+                axis.text(0, places[-1] - 0.55, one["place"], weight="bold", va="bottom")
+        axis.set_yticks(places, names)
+        axis.set(title=TITLES[network], xlabel="seconds of a step")
+        axis.grid(visible=False, axis="y")
+    columns[0].invert_yaxis()
+    most = max(row.get("step", 0) for row in record["rows"])
+    columns[0].set_xlim(0, 1.15 * most)
+    caption(figure, record["machine"])
+    return figure
+
+
+def _bar(axis, place, one):
+    if "unavailable" in one:
+        axis.text(0, place, " did not run", va="center", fontsize=SMALL)
+        return
+    colour, hatch = LOOKS[one["system"]]
+    ours = one["system"] in (ONE_PROCESS, PROCESSES)
+    axis.barh(place, one["step"], 0.8, color=colour, hatch=hatch)
+    weight = "bold" if ours else "normal"
+    axis.text(one["step"], place, f" {one['step']:.3f}", va="center", fontsize=SMALL, weight=weight)
 
 
 def relays():
@@ -244,14 +307,19 @@ def relays():
 
 
 def main(peers_too=True):
-    """Run every system everywhere and print the table."""
-    rows = [peers.machine(), "", peers.line(COLUMNS), peers.line(["---"] * len(COLUMNS))]
-    notes = NOTES.format(loss=peers.LOSS_TOLERANCE, relays=relays())
+    """Run every system everywhere and print the table; write the record and the picture, if SPU is
+    in them."""
+    record = {"machine": peers.machine(), "relays": relays(), "rows": []}
     with tempfile.TemporaryDirectory() as folder:
         for network in NETWORKS:
             results, losses = run(network, pathlib.Path(folder), peers_too)
-            rows += [row(network, *where, results, losses) for where in results]
-    print("\n".join([*rows, notes.rstrip()]))
+            record["rows"] += recorded(network, results, losses)
+    lines = [record["machine"], "", peers.line(COLUMNS), peers.line(["---"] * len(COLUMNS))]
+    lines += [row(one, record["rows"]) for one in record["rows"]]
+    notes = NOTES.format(loss=peers.LOSS_TOLERANCE, relays=record["relays"])
+    print("\n".join([*lines, notes.rstrip()]))
+    if peers_too:
+        training.keep(training.RESULTS / "hosts.json", record, picture)
 
 
 if __name__ == "__main__":

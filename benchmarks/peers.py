@@ -14,8 +14,6 @@ import filecmp
 import json
 import os
 import pathlib
-import platform
-import re
 import shutil
 import signal
 import subprocess
@@ -226,18 +224,9 @@ def table(results, losses, correct):
 
 
 def machine():
-    """The processor, its cores, how busy they are, and the Pythons, in one line."""
-    model = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):
-        named = re.findall(
-            r"^model name\s*: (.*)$", pathlib.Path("/proc/cpuinfo").read_text(), re.M
-        )
-        model = (*named, model)[0]
+    """That of `training.machine`, and the peers' Pythons, in one line."""
     versions = ", ".join(f"{version} ({name})" for name, version in PYTHON.items())
-    return (
-        f"{model}, {os.cpu_count()} cores (load {os.getloadavg()[0]:.1f} before the run), "
-        f"one thread a process; Python {platform.python_version()}, the peers {versions}"
-    )
+    return f"{training.machine()}, the peers {versions}"
 
 
 def main():

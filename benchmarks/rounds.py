@@ -15,9 +15,13 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 import train_encrypted as script
 from smpc import syft_binding
+from smpc.files import write_whole
+from smpc.pictures import BLUE, GREEN, INK, MUTED, ORANGE, PURPLE, SMALL, as_png
 from smpc.semi2k import compiler
 from smpc.semi2k.arithmetic import Bits, Masked
 from smpc.semi2k.program import MOVES, Program
@@ -29,13 +33,13 @@ PAGE, FIGURE = DOCS / "protocol.md", DOCS / "step.png"
 BATCH, RATE, STEPS = 64, 0.02, 3
 DIGITS = range(2, 8)
 PASSED_ON = ("mask", "partial", "unhide", *MOVES)
-COLOURS = {
-    "truncation": "#0072b2",
-    "comparison": "#e69f00",
-    "mask": "#009e73",
-    "update": "#cc79a7",
-    "loss": "#555555",
-}  # Okabe and Ito's, of different lightness, too
+KINDS = {  # colour and hatch
+    "truncation": (BLUE, ""),
+    "comparison": (ORANGE, "///"),
+    "mask": (GREEN, "..."),
+    "update": (PURPLE, "xxx"),
+    "loss": (INK, ""),
+}
 
 
 class Watched(compiler.Compiler):
@@ -76,7 +80,7 @@ class Opening(NamedTuple):
     """What one instruction opens in one round.
 
     Attributes:
-        number: of the instruction; `kind`, a key of `COLOURS`, and `what`: what it is for.
+        number: of the instruction; `kind`, a key of `KINDS`, and `what`: what it is for.
         boolean: whether it is bits; `size`: bytes from each worker to each other.
     """
 
@@ -160,7 +164,7 @@ def rounds_of(step):
 
 
 def purposes_of(step):
-    """Instruction that opens something -> (key of `COLOURS`, what it is for), in a step of a net
+    """Instruction that opens something -> (key of `KINDS`, what it is for), in a step of a net
     of linear layers with ReLUs between them."""
     instructions = step.program.instructions
     made = {out: number for number, one in enumerate(instructions) for out in one.outs}
@@ -291,50 +295,43 @@ def write(tables):
     PAGE.write_text(page)
 
 
-def draw(step, rounds, path):
-    """The parties' lines, what passes between them, and how many bytes that is."""
-    from matplotlib import pyplot
-
+@as_png
+def picture(step, rounds):
+    """The parties' lines, what passes between them, and how many bytes that is, as a PNG."""
     middles, height = [], 3.7
     for openings in rounds:
         middles.append(height + 0.25 * (len(openings) + 1))
         height += 0.4 + 0.5 * len(openings)
-    figure, (lines, bars) = pyplot.subplots(
-        1,
-        2,
-        figsize=(10.5, 0.34 * height),
-        width_ratios=(5, 1.6),
-        sharey=True,
-        layout="constrained",
-        facecolor="white",
-    )
+    figure = Figure(figsize=(10, 0.34 * height))
+    lines, bars = figure.subplots(1, 2, width_ratios=(5, 1.6), sharey=True)
     _draw_lines(lines, step, rounds, middles, height)
     _draw_bars(bars, rounds, middles)
-    figure.savefig(path, dpi=130)
-    pyplot.close(figure)
+    return figure
 
 
 def _draw_lines(axis, step, rounds, middles, end):
     places = {"orchestrator": 0.0, "worker1": 1.1, "worker2": 4.1, "crypto_provider": 5.2}
     for party, x in places.items():
-        axis.plot([x, x], [0.4, end + 1.6], color="#999999", linewidth=1, zorder=0)
-        axis.text(x, 0, party, ha="center", va="center", fontsize=10, weight="bold")
+        axis.vlines(x, 0.4, end + 1.6, color=MUTED, linewidth=0.8, zorder=0)
+        axis.text(x, 0, party, ha="center", va="center", weight="bold")
 
     def arrow(y, one, other, text, at, style="->"):
         ends = (places[one], y), (places[other], y)
         axis.annotate("", ends[1], ends[0], arrowprops={"arrowstyle": style, "shrinkA": 0})
-        axis.text(at, y, text, ha="center", va="center", fontsize=8, linespacing=1.15, bbox=WHITE)
+        axis.text(
+            at, y, text, ha="center", va="center", fontsize=SMALL, linespacing=1.15, bbox=WHITE
+        )
 
     for y, other in zip((1.0, 1.6, 2.2), ("crypto_provider", "worker1", "worker2"), strict=True):
         at = 0.55 if other == "worker1" else 2.6
         arrow(y, "orchestrator", other, "run" if at < 1 else "run: the program's name", at)
     dealt = sum(dealt_of(step.program).values())
-    axis.text(4.65, 2.75, f"{dealt / 1e6:.2f} MB\ndealt", ha="center", va="center", fontsize=8)
+    axis.text(4.65, 2.75, f"{dealt / 1e6:.2f} MB\ndealt", ha="center", va="center", fontsize=SMALL)
     arrow(3.3, "crypto_provider", "worker2", "", 4.65)
     for number, (openings, y) in enumerate(zip(rounds, middles, strict=True), 1):
         text = "\n".join(opening.what for opening in openings)
         arrow(y, "worker1", "worker2", text, 2.6, "<->")
-        axis.text(1.0, y, number, ha="right", va="center", fontsize=8, color="#333333")
+        axis.text(1.0, y, number, ha="right", va="center", fontsize=SMALL, color=MUTED)
     arrow(end + 0.3, "worker1", "orchestrator", "result", 0.55)
     arrow(end + 0.9, "worker2", "orchestrator", "result: a share of the loss, 8 bytes", 2.6)
     axis.set(xlim=(-0.6, 5.9), ylim=(end + 1.8, -0.6))
@@ -346,17 +343,20 @@ def _draw_bars(axis, rounds, middles):
         left = 0
         for opening in openings:
             size = opening.size / 1e3
-            axis.barh(y, size, 0.6, left, color=COLOURS[opening.kind])
+            colour, hatch = KINDS[opening.kind]
+            axis.barh(y, size, 0.6, left, color=colour, hatch=hatch)
             left += size
-        axis.text(left + 12, y, f"{left:,.1f}", va="center", fontsize=8)
-    for kind, colour in COLOURS.items():
-        axis.barh(0, 0, color=colour, label=kind)
-    axis.legend(fontsize=8, loc="upper right", frameon=False)
+        axis.text(left + 12, y, f"{left:,.1f}", va="center", fontsize=SMALL)
+    looks = [
+        Patch(facecolor=colour, hatch=hatch, label=kind) for kind, (colour, hatch) in KINDS.items()
+    ]
+    axis.legend(handles=looks, loc="upper right")
     total = sum(opening.size for openings in rounds for opening in openings)
-    axis.set_xlabel(f"kB from each worker to each other\n{total / 1e6:.2f} MB together", fontsize=9)
-    axis.set_xlim(0, 1.2 * max(sum(one.size for one in openings) for openings in rounds) / 1e3)
-    axis.spines[["top", "right", "left"]].set_visible(False)
-    axis.tick_params(left=False, labelleft=False, labelsize=8)
+    axis.set_xlabel(f"kB from each worker to each other\n{total / 1e6:.2f} MB together")
+    axis.set_xlim(0, 1.25 * max(sum(one.size for one in openings) for openings in rounds) / 1e3)
+    axis.spines["left"].set_visible(False)
+    axis.tick_params(left=False, labelleft=False)
+    axis.grid(visible=False)
 
 
 WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
@@ -376,7 +376,7 @@ def main():
         steps[digits] = train(net, workers, provider, digits)
     rounds = rounds_of(steps[3])
     write({"rounds": table_of_rounds(steps[3], rounds), "promises": table_of_promises(steps)})
-    draw(steps[3], rounds, FIGURE)
+    write_whole(FIGURE, picture(steps[3], rounds))
     print(f"written: docs/{FIGURE.name} and the tables of docs/{PAGE.name}")
 
 

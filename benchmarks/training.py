@@ -1,6 +1,6 @@
 """Seconds, rounds, messages and bytes of a training step and a test pass, for each protocol.
 
-    make bench          # about eight minutes; prints one table
+    make bench          # about eight minutes; prints one table, writes results/cost.json and .png
 
 Each system runs `train_encrypted.py` with the tutorial's arguments in a process of its own, with
 one thread. A message is what one party sends another, whatever it is for. The ratio is of the wall
@@ -9,9 +9,12 @@ too: a median over epochs, the first included. syft's own protocols fork a proce
 every product, so that one thread suits them.
 """
 
+import contextlib
 import json
 import os
 import pathlib
+import platform
+import re
 import shutil
 import statistics
 import subprocess
@@ -19,12 +22,31 @@ import sys
 import tempfile
 import time
 
+from matplotlib.figure import Figure
+
+from smpc.files import write_whole
+from smpc.pictures import BLUE, as_png, caption
 from smpc.report import sent_by_all
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
+RESULTS = REPOSITORY / "results"
+PLAIN = "plain PyTorch"
 EPOCHS = {"snn": 1, "fss": 1, "semi2k": 6}
 STEPS = 10  # an epoch
+COLUMNS = ("step", "epoch", "test", "rounds", "messages", "opened", "dealt", "bytes")
 NETWORK_A = ["--batch-size", "128", "--n-train-items", "1280"]  # of the papers: 784-128-128-10
+NOTE = """\
+Seconds of a training step of 64 items, of an epoch of ten, of a test pass of 640 items;
+and of a training step: rounds, messages, bytes opened by both workers, bytes dealt, and
+bytes of all messages of all parties, each counted once. Network A: 784-128-128-10 with
+batches of 128, that of the papers.
+"""
+BESIDE = {
+    "xytext": (8, 0),
+    "textcoords": "offset points",
+    "va": "center",
+    "bbox": {"facecolor": "white", "edgecolor": "none", "pad": 1},
+}  # of what is said of a point in the picture
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
@@ -58,16 +80,16 @@ def run_here(protocol, out, *arguments):
 
         return call
 
-    def recorded(args, model, run):
+    def recorded(args, model, get_data_loader, run):
         """Leave the task as `benchmarks/peers/task.py` reads it, with the plain figures."""
         weights = [p.detach().numpy().T.copy() for p in model.parameters()]
         arrays = {f"weight{i}": weight for i, weight in enumerate(weights)}
         for part in ("train", "test"):
-            loader = script.get_data_loader(args, train=part == "train")
+            loader = get_data_loader(args, part == "train")
             batches = [(data.flatten(1), script.one_hot_of(target)) for data, target in loader]
             for name, tensors in zip(("images", "labels"), zip(*batches, strict=True), strict=True):
                 arrays[f"{part}_{name}"] = torch.stack(tensors).numpy()
-        losses, correct, seconds = train_plain_twin(args, model, run)
+        losses, correct, seconds = train_plain_twin(args, model, get_data_loader, run)
         numpy.savez(pathlib.Path(out, "task.npz"), losses=losses, correct=correct, **arrays)
         return losses, correct, seconds
 
@@ -187,36 +209,103 @@ def plain(task):
     return {"step": step, "epoch": epoch, "test": test, "cpu": cpu}
 
 
-def main():
-    """Measure every system and print the table."""
-    with tempfile.TemporaryDirectory() as folder:
-        task = pathlib.Path(folder, "task.npz")
-        rows = {protocol: measure(protocol, task) for protocol in EPOCHS}
-        rows = {"plain PyTorch": plain(task)} | rows
-        rows["semi2k, network A"] = measure("semi2k", arguments=NETWORK_A)
-    columns = ("step", "epoch", "test", "rounds", "messages", "opened", "dealt", "bytes")
-    print(
-        "Seconds of a training step of 64 items, of an epoch of ten, of a test pass of 640 items;"
+# ---- Table, record and picture -------------------------------------------------------------------
+
+
+def machine():
+    """The processor, its cores, how busy they are, and the Python, in one line."""
+    model = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        named = re.findall(
+            r"^model name\s*: (.*)$", pathlib.Path("/proc/cpuinfo").read_text(), re.M
+        )
+        model = (*named, model)[0]
+    return (
+        f"{model}, {os.cpu_count()} cores (load {os.getloadavg()[0]:.1f} before the run), "
+        f"one thread a process; Python {platform.python_version()}"
     )
-    print(
-        "and of a training step: rounds, messages, bytes opened by both workers, bytes dealt, and"
-    )
-    print("bytes of all messages of all parties, each counted once. Network A: 784-128-128-10 with")
-    print("batches of 128, that of the papers.\n")
-    print("| system | s a step | s an epoch | s a test pass | " + " | ".join(columns[3:]) + " |")
-    print("| --- |" + " --- |" * len(columns))
+
+
+def table(rows):
+    """The table in Markdown, its note and its ratios, as lines; `rows`: system -> figures."""
+    yield NOTE
+    yield "| system | s a step | s an epoch | s a test pass | " + " | ".join(COLUMNS[3:]) + " |"
+    yield "| --- |" + " --- |" * len(COLUMNS)
     for system, figures in rows.items():
-        cells = [f"{figures[column]:.4f}" for column in columns[:3]]
-        cells += [f"{figures[c]:,}" if c in figures else "–" for c in columns[3:]]
-        print(f"| {system} | " + " | ".join(cells) + " |")
+        cells = [f"{figures[column]:.4f}" for column in COLUMNS[:3]]
+        cells += [f"{figures[c]:,}" if c in figures else "–" for c in COLUMNS[3:]]
+        yield f"| {system} | " + " | ".join(cells) + " |"
     ours = rows["semi2k"]
     for protocol in ("snn", "fss"):
         theirs = rows[protocol]
-        print(
+        yield (
             f"\n{protocol} / semi2k: {theirs['epoch'] / ours['epoch']:.0f} of a training epoch, "
             f"{theirs['test'] / ours['test']:.0f} of a test pass"
         )
-    print(f"\nsemi2k / plain PyTorch: {ours['step'] / rows['plain PyTorch']['step']:.0f} of a step")
+    yield f"\nsemi2k / plain PyTorch: {ours['step'] / rows[PLAIN]['step']:.0f} of a step"
+
+
+@as_png
+def picture(record):
+    """Seconds of a step and what it sends, of the tutorial's network, as a PNG.
+
+    Args:
+        record: that of results/cost.json.
+    """
+    rows = {name: record["rows"][name] for name in (PLAIN, *EPOCHS)}
+    rows = dict(sorted(rows.items(), key=lambda row: row[1]["step"]))
+    figure = Figure(figsize=(9, 3))
+    seconds, sent = figure.subplots(1, 2, sharey=True)
+    for place, (name, figures) in enumerate(rows.items()):
+        step, times = figures["step"], figures["step"] / rows[PLAIN]["step"]
+        said = f"{step:.3g} s" + (f", {times:,.0f} × plain" if name != PLAIN else "")
+        _dot(seconds, place, step, name, said)
+        if "bytes" in figures:
+            rounds = f", {figures['rounds']} rounds" if "rounds" in figures else ""
+            said = f"{figures['bytes'] / 1e6:.1f} MB{rounds}, {figures['messages']:,} messages"
+            _dot(sent, place, figures["bytes"] / 1e6, name, said)
+        else:
+            sent.annotate("nothing", (0, place), xycoords=sent.get_yaxis_transform(), **BESIDE)
+    for axis, ticks in ((seconds, (0.001, 0.01, 0.1, 1, 10)), (sent, (1, 10, 100))):
+        axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axis.minorticks_off()
+        axis.set_xlim(ticks[0], ticks[-1] * (ticks[-1] / ticks[0]) ** 1.1)  # room for what is said
+        axis.grid(visible=False, axis="y")
+    seconds.set_title("seconds of a training step of 64 items", loc="left")
+    sent.set_title("what all parties send in it, MB", loc="left")
+    seconds.set_yticks(range(len(rows)), rows)
+    seconds.set_ylim(len(rows) - 0.5, -0.5)
+    caption(figure, f"Logarithmic scales. {record['machine']}")
+    return figure
+
+
+def _dot(axis, place, value, name, said):
+    fill, weight = ("full", "bold") if name == "semi2k" else ("none", "normal")
+    axis.semilogx(value, place, "o", markersize=8, color=BLUE, fillstyle=fill)
+    axis.annotate(said, (value, place), weight=weight, **BESIDE)
+
+
+def keep(path, record, draw):
+    """Write a record as JSON to `path`, and beside it the PNG that `draw` makes of it; say so."""
+    write_whole(path, json.dumps(record, indent=1, ensure_ascii=False).encode())
+    write_whole(path.with_suffix(".png"), draw(record))
+    print(f"\nwritten: {path.relative_to(REPOSITORY)} and {path.with_suffix('.png').name}")
+
+
+def main():
+    """Measure every system, print the table, write the record and the picture."""
+    where = machine()
+    with tempfile.TemporaryDirectory() as folder:
+        task = pathlib.Path(folder, "task.npz")
+        rows = {protocol: measure(protocol, task) for protocol in EPOCHS}
+        rows = {PLAIN: plain(task)} | rows
+        rows["semi2k, network A"] = measure("semi2k", arguments=NETWORK_A)
+    rows = {
+        system: {column: figures[column] for column in COLUMNS if column in figures}
+        for system, figures in rows.items()
+    }
+    print("\n".join(table(rows)))
+    keep(RESULTS / "cost.json", {"machine": where, "rows": rows}, picture)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 import _thread
 import contextlib
 import importlib.metadata
-import io
 import json
 import platform
 import signal
@@ -13,17 +12,15 @@ import threading
 import time
 from collections import deque
 
-import matplotlib
 import psutil
+from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from smpc import process
 from smpc.files import FileError, named, write_whole
+from smpc.pictures import as_png
 from smpc.semi2k.network import NetworkError
 from smpc.semi2k.storage import CheckpointError
-
-matplotlib.use("Agg")
-from matplotlib import pyplot
 
 # Correct answers of 640 after each epoch, as the tutorial prints them.
 PUBLISHED = (227, 360, 401, 424, 449, 464, 469, 474, 481, 488)
@@ -295,7 +292,7 @@ class Run:
         return lines
 
     def save(self, folder):
-        """Write `run.json` to `folder`, as in docs/run.schema.json, and `accuracy.png` once there is a
+        """Write `run.json` (docs/run.schema.json) to `folder`, and `accuracy.png` once there is a
         test pass.
 
         Raises:
@@ -325,29 +322,23 @@ class Run:
         counted = self._counted
         return counted and {"all": counted.runs, "anew": counted.anew, "told": counted.told}
 
+    @as_png
     def _figure(self):
-        """The published curve and this run's (and the twin's), as the bytes of a PNG."""
-        epochs = [test["epoch"] for test in self.tests]
+        """The published curve and this run's (and the twin's)."""
         items = self.tests[0]["items"]
-        curves = [
-            ("published, 2020", "o--", range(1, 1 + len(self.published)), self.published,
-             PUBLISHED_ITEMS),
-        ] if self.published else []  # fmt: skip
-        curves += [
-            ("this run", "s-", epochs, [test["correct"] for test in self.tests], items),
-        ]
+        curves = [("this run", [test["correct"] for test in self.tests], items)]
+        if self.published:
+            curves.append(("published, 2020", self.published, PUBLISHED_ITEMS))
         if self.twin:
-            curves.append(("plain twin", "^:", epochs, self.twin["correct"], items))
-        figure, axes = pyplot.subplots(figsize=(7, 4.2), layout="constrained")
-        for label, style, x, correct, of in curves:
-            axes.plot(x, [100 * n / of for n in correct], style, label=label)
+            curves.append(("plain twin", self.twin["correct"], items))
+        figure = Figure(figsize=(7, 4.2))
+        axes = figure.subplots()
+        for number, (label, correct, of) in enumerate(curves):
+            epochs = range(1, 1 + len(correct))
+            axes.plot(epochs, [100 * n / of for n in correct], label=label, zorder=9 - number)
         axes.set(xlabel="epoch", ylabel="correct test items (%)", ylim=(0, 100))
-        axes.grid(alpha=0.3)
         axes.legend(loc="lower right")
-        png = io.BytesIO()
-        figure.savefig(png, format="png")
-        pyplot.close(figure)
-        return png.getvalue()
+        return figure
 
 
 def sent_by_all(counters):

@@ -13,29 +13,25 @@ items than `make private` has, or there would be no time for so many; ε is that
 12 epochs with the noise that goes with them.
 """
 
-import io
-import json
 import math
-import pathlib
 import sys
 from typing import NamedTuple
 
-import matplotlib
 import numpy as np
 import torch
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 import train_encrypted as script
 from benchmarks.privacy import bound, canaries, membership
+from benchmarks.training import REPOSITORY, RESULTS, keep
 from smpc import mnist
-from smpc.files import write_whole
+from smpc.pictures import BLUE, GREEN, INK, MUTED, SMALL, VERMILLION, as_png
 from smpc.privacy import twin
 from smpc.privacy.accounting import guarantee
 from smpc.semi2k.compiler import LEAST_SIGMA
 
-matplotlib.use("Agg")
-from matplotlib import pyplot
-
-REPOSITORY = pathlib.Path(__file__).resolve().parent.parent.parent
 DELTA, EPOCHS, BATCH, CLIP, MOMENTUM = 1e-5, 12, 1000, 8.0, 0.9
 RATES = {8: 0.02, 2: 0.01}  # learning rate at an accounted ε
 ITEMS, CANARY_ITEMS = 6_000, 15_000  # of MNIST's first, in the private models of the two attacks
@@ -46,7 +42,15 @@ FEW = 8  # models whose test items are counted
 DIGITS = 3  # decimals of a loss as the script reveals it
 FALSE_POSITIVES = (0.001, 0.01)
 WIDTH = 34  # of the table's first column
-COLOURS = {None: "firebrick", 8: "C0", 2: "C2"}  # by ε; None: not private
+ACCOUNTED = {"color": INK, "linestyle": "-", "linewidth": 2.5}  # the line at an ε
+WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+# By ε, or None if not private: colour and dash, and where its curve is named: at so many false
+# positives, and so many points from there.
+LOOKS = {
+    None: (VERMILLION, "-", 2e-2, (-8, 4), "right"),
+    8: (BLUE, "--", 1e-3, (-8, 2), "right"),
+    2: (GREEN, "-.", 3e-2, (10, -10), "left"),
+}
 
 
 class Variant(NamedTuple):
@@ -210,34 +214,46 @@ def line_of_mechanism(found):
 # ---- Figure and run ------------------------------------------------------------------------------
 
 
-def figure_of(members, mechanisms):
-    """The curves of the attack on membership and the bars of ε, as the bytes of a PNG."""
-    figure, (curves, bars) = pyplot.subplots(
-        1, 2, figsize=(10.5, 4.2), width_ratios=(1, 1.1), layout="constrained"
-    )
-    for found in members:
-        epsilon = found["epsilon"]
-        name = "the tutorial's, not private" if epsilon is None else f"private, ε = {epsilon}"
-        curves.loglog(*found["curve"], label=name, color=COLOURS[epsilon])
-    curves.loglog([1e-4, 1], [1e-4, 1], ":", color="#999999", label="guessing")
-    curves.set(xlabel="false positives", ylabel="members found", xlim=(1e-4, 1), ylim=(1e-4, 1))
-    curves.grid(alpha=0.3)
-    curves.legend(loc="lower right")
-    names = [f"{found['variant']}, ε = {found['accounted']}" for found in mechanisms]
+@as_png
+def picture(record):
+    """The curves of the attack on membership and the bars of ε, as a PNG; `record`: that of
+    results/privacy.json."""
+    figure = Figure(figsize=(10, 4.2))
+    curves, bars = figure.subplots(1, 2, width_ratios=(1, 1.1))
+    for found in record["members"]:
+        _draw_curve(curves, found)
+    curves.loglog([1e-4, 1], [1e-4, 1], ":", color=MUTED, marker="")
+    curves.annotate("guessing", (2e-3, 2e-3), (10, -10), textcoords="offset points", fontsize=SMALL)
+    ticks = [10**-exponent for exponent in range(5)]
+    curves.set_xticks(ticks, [f"{100 * tick:g}%" for tick in ticks])
+    curves.set_yticks(ticks, [f"{100 * tick:g}%" for tick in ticks])
+    curves.minorticks_off()
+    curves.set(xlabel="false alarms", ylabel="members found", xlim=(1e-4, 1), ylim=(1e-4, 1))
+    mechanisms = record["mechanisms"]
     for place, found in enumerate(mechanisms):
-        colour = COLOURS[None if found["broken"] else found["accounted"]]
-        bars.barh(place, found["shown"]["epsilon"], 0.6, color=colour)
-        bars.plot([found["accounted"]] * 2, [place - 0.4, place + 0.4], color="black", linewidth=2)
-    bars.plot([], [], color="black", linewidth=2, label="accounted for")
+        shown, hatch = found["shown"]["epsilon"], "///" if found["broken"] else ""
+        colour = LOOKS[None if found["broken"] else found["accounted"]][0]
+        bars.barh(place, shown, 0.6, color=colour, hatch=hatch)
+        bars.text(shown + 0.1, place, f"{shown:.2f}", va="center", fontsize=SMALL, bbox=WHITE)
+        bars.vlines(found["accounted"], place - 0.4, place + 0.4, **ACCOUNTED)
+    names = [f"{found['variant']}, ε = {found['accounted']}" for found in mechanisms]
     bars.set_yticks(range(len(names)), names)
     bars.invert_yaxis()
     bars.set(xlabel="ε that canaries prove (95% confidence)", xlim=(0, 8.5))
-    bars.grid(axis="x", alpha=0.3)
-    bars.legend(loc="lower right")
-    png = io.BytesIO()
-    figure.savefig(png, format="png", dpi=100)
-    pyplot.close(figure)
-    return png.getvalue()
+    bars.grid(visible=False, axis="y")
+    broken = Patch(facecolor=VERMILLION, hatch="///", label="broken on purpose")
+    accounted = Line2D([], [], marker="", label="ε accounted for", **ACCOUNTED)
+    bars.legend(handles=[accounted, broken], loc="lower right")
+    return figure
+
+
+def _draw_curve(axis, found):
+    epsilon, (falsely, truly) = found["epsilon"], found["curve"]
+    colour, dash, at, offset, side = LOOKS[epsilon]
+    name = "the tutorial's, not private" if epsilon is None else f"ε = {epsilon}"
+    axis.loglog(falsely, truly, dash, color=colour, marker="")
+    point = at, np.interp(at, falsely, truly)
+    axis.annotate(name, point, offset, textcoords="offset points", ha=side, fontsize=SMALL)
 
 
 def main():
@@ -278,11 +294,7 @@ def main():
         "members": members,
         "mechanisms": mechanisms,
     }
-    results = REPOSITORY / "results"
-    text = json.dumps(record, indent=1, ensure_ascii=False)
-    write_whole(results / "privacy.json", text.encode())
-    write_whole(results / "privacy.png", figure_of(members, mechanisms))
-    print(f"\nwritten: {results.name}/privacy.json and {results.name}/privacy.png")
+    keep(RESULTS / "privacy.json", record, picture)
     return 0 if all(found["right_side"] for found in mechanisms) else 1
 
 

@@ -1,19 +1,16 @@
 """The audit's table, its record and its picture."""
 
-import io
-
-import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 
 from smpc.audit.chance import LEVEL
 from smpc.audit.transcript import ORCHESTRATOR
-
-matplotlib.use("Agg")
-from matplotlib import pyplot
+from smpc.pictures import INK, MUTED, SMALL, as_png
 
 DIGITS, TILE, GAP = 6, 28, 3  # items in a strip of the picture; pixels of each, and between them
 GRAY = {"cmap": "gray", "vmin": 0, "vmax": 1}
-GIVEN_AWAY, HIDDEN = "firebrick", "dimgray"  # colours of what is said of a view
+GIVEN_AWAY = {"color": INK, "weight": "bold"}  # how it is said what a view gives
+HIDDEN = {"color": MUTED, "weight": "normal"}
 NAMES = {
     ORCHESTRATOR: "orchestrator",
     "worker1": "worker1",
@@ -151,6 +148,7 @@ def listing(view):
 # ---- The picture ---------------------------------------------------------------------------------
 
 
+@as_png
 def picture(truth, rows):
     """The digits that were shared, and under them what each party's view gives of them.
 
@@ -167,14 +165,14 @@ def picture(truth, rows):
         if not view.is_private
     }
     protocols = list(dict.fromkeys(protocol for protocol, *_ in found))
-    figure, axes = pyplot.subplots(len(LINES), len(protocols), figsize=(12, 0.95 * len(LINES)))
-    figure.subplots_adjust(left=0.19, right=0.99, top=0.94, bottom=0.02, hspace=0.42, wspace=0.05)
+    figure = Figure(figsize=(11, 0.92 * len(LINES)))
+    axes = figure.subplots(len(LINES), len(protocols))
     for axis, (label, party, _) in zip(axes[:, 0], LINES, strict=True):
         weight = "bold" if party is None else "normal"
         place = {"transform": axis.transAxes, "ha": "right", "va": "center"}
         axis.text(-0.04, 0.5, label, weight=weight, **place)
     for column, protocol in zip(axes.T, protocols, strict=True):
-        column[0].set_title(protocol, weight="bold", fontsize=14)
+        column[0].set_title(protocol, fontsize=13)
         for axis, (_, party, secret) in zip(column, LINES, strict=True):
             axis.set_axis_off()
             if party is None:
@@ -182,10 +180,7 @@ def picture(truth, rows):
                 axis.imshow(_strip(secret, true), **GRAY)
             else:
                 _show(axis, found[protocol, party, secret])
-    png = io.BytesIO()
-    figure.savefig(png, format="png", dpi=100)
-    pyplot.close(figure)
-    return png.getvalue()
+    return figure
 
 
 def _show(axis, result):
@@ -193,11 +188,11 @@ def _show(axis, result):
     if result.guess is None:
         axis.imshow(np.ones((TILE, (TILE + GAP) * DIGITS - GAP)), **GRAY)
         place = {"transform": axis.transAxes, "ha": "center", "va": "center"}
-        axis.text(0.5, 0.5, "has received no value", fontsize=10, color=HIDDEN, **place)
+        axis.text(0.5, 0.5, "has received no value", **HIDDEN, **place)
         return
     axis.imshow(_strip(result.secret, result.guess), **GRAY)
-    color = GIVEN_AWAY if result.succeeded else HIDDEN
-    axis.set_title(recovered(result), fontsize=9.5, pad=3, color=color)
+    said = GIVEN_AWAY if result.succeeded else HIDDEN
+    axis.set_title(recovered(result), fontsize=SMALL, pad=3, **said)
 
 
 def _strip(secret, values):
