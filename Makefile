@@ -75,6 +75,7 @@ FIND_PYTHON = for python in "$(PYTHON)" python3.13 python3.12 python3.11; do \
 	  echo "This needs Python 3.11, 3.12 or 3.13, or uv: install one of them" >&2; exit 1
 
 .venv/lock: requirements.txt
+	@echo "Installing into .venv: on Linux this takes 5 GB of disk, since torch's wheel has CUDA"
 	@python=$$($(FIND_PYTHON)) && "$$python" -m venv .venv
 	.venv/bin/pip install pip==24.0 # later ones refuse the metadata of syft 0.2.9
 	.venv/bin/pip install --no-deps -r requirements.txt
