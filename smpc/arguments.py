@@ -3,6 +3,8 @@
 import argparse
 import math
 import unicodedata
+from collections.abc import Callable
+from typing import NoReturn
 
 from smpc import compat, mnist
 from smpc.process import fail, to_stdout
@@ -29,7 +31,7 @@ class Parser(argparse.ArgumentParser):
             program, description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
         )
 
-    def error(self, message):
+    def error(self, message: str) -> NoReturn:
         """Called by argparse for whatever it cannot parse."""
         fail(message, self.prog)
 
@@ -39,7 +41,7 @@ class Parser(argparse.ArgumentParser):
             print(self.format_help(), end="", file=file)
 
 
-def path(text):
+def path(text: str) -> str:
     """An argparse type: what can be a path and be told in a line, in UTF-8."""
     if not text:
         raise argparse.ArgumentTypeError("an empty path")
@@ -51,8 +53,8 @@ def path(text):
     return text
 
 
-def positive(kind):
-    """An argparse type: `kind` is int or float; the value is finite and above 0."""
+def positive(kind: type[int] | type[float]) -> Callable[[str], float]:
+    """An argparse type: the value is finite and above 0."""
 
     def parse(text):
         value = kind(text)
@@ -64,12 +66,12 @@ def positive(kind):
     return parse
 
 
-def check(parser, args):
+def check(parser: Parser, args: argparse.Namespace) -> argparse.Namespace:
     """Refuse arguments that are each well-formed and cannot be computed with.
 
     Args:
-        parser: the `Parser` that they came from.
-        args: the namespace of `train_encrypted.parse_arguments`.
+        parser: the one that they came from.
+        args: of `train_encrypted.parse_arguments`.
     Returns:
         the same.
     """
@@ -111,19 +113,21 @@ def check(parser, args):
     return args
 
 
-def learning_rate(args, epoch):
+def learning_rate(args, epoch: int) -> float:
     """That of an epoch, the first being 1; the last that is given is of all further ones."""
     return args.lr[min(epoch, len(args.lr)) - 1]
 
 
-def parse_training(argv, description, values, activations):
-    """The arguments of train_encrypted.py, a checked namespace.
+def parse_training(
+    argv: list[str] | None, description: str, values: object, activations: dict[str, Callable]
+) -> argparse.Namespace:
+    """The arguments of train_encrypted.py, checked.
 
     Args:
         argv: what was given on the command line; None: ask `sys`.
         description: its first line is for --help.
-        values: the tutorial's, an object; each is the default of an option.
-        activations: a dict, by the names that --activation takes.
+        values: the tutorial's; each is the default of an option.
+        activations: by the names that --activation takes.
     """
     parser = Parser(description.split("\n")[0])
     _add_tutorial(parser, values)
@@ -167,7 +171,7 @@ def _add_tutorial(parser, values):
     add("--precision-fractional", type=int, default=default.precision_fractional, help=digits)
 
 
-def add_privacy(parser):
+def add_privacy(parser: Parser):
     """Add a script's options for a training that is differentially private."""
     add = parser.add_argument
     add("--private", type=positive(float), metavar="EPSILON", help="as docs/privacy.md guarantees")
@@ -197,7 +201,7 @@ def _check_privacy(parser, args):
         parser.error(f"--momentum {args.momentum:g}: use 0 to below 1")
 
 
-def add_hosts(parser):
+def add_hosts(parser: Parser):
     """Add a script's options for parties that are on hosts of their own."""
     add = parser.add_argument
     add("--parties", type=path, metavar="FILE", help="on hosts of their own: docs/deployment.md")
@@ -207,7 +211,7 @@ def add_hosts(parser):
     add("--time-limit", type=positive(float), default=60, help="seconds for a party to answer in")
 
 
-def check_hosts(parser, args):
+def check_hosts(parser: Parser, args: argparse.Namespace):
     """Refuse options of `add_hosts` that do not go together; follow the plan there."""
     alone = ("plan", "write_plan", "home")
     if given := [name for name in alone if getattr(args, name) and not args.parties]:
@@ -220,7 +224,7 @@ def check_hosts(parser, args):
         plans.follow(parser, args)
 
 
-def check_training_on_hosts(parser, args):
+def check_training_on_hosts(parser: Parser, args: argparse.Namespace):
     """Refuse what a training cannot have where parties are on hosts of their own."""
     if not args.parties:
         return
@@ -236,7 +240,7 @@ def check_training_on_hosts(parser, args):
         parser.error("--write-plan: a plan is of a whole run, leave out --resume")
 
 
-def check_items(parser, name, items, available, batch_size):
+def check_items(parser: Parser, name: str, items: int, available: int, batch_size: int):
     """Refuse more "train" or "test" items than there are, or a batch of more than those."""
     if items > available:
         parser.error(f"--n-{name}-items {items}: MNIST has {available}")
@@ -244,7 +248,7 @@ def check_items(parser, name, items, available, batch_size):
         parser.error(f"a {name} batch of {batch_size} is larger than the {items} {name} items")
 
 
-def check_digits(parser, digits, protocol):
+def check_digits(parser: Parser, digits: int, protocol: str):
     """Refuse a precision that `PRECISIONS` excludes."""
     allowed = PRECISIONS[protocol]
     if digits < allowed[0]:

@@ -16,6 +16,7 @@ import contextlib
 import pathlib
 import re
 import secrets
+from collections.abc import Iterator
 
 from smpc import syft_binding as semi2k
 from smpc.files import lock, named, prepare_folder
@@ -45,6 +46,11 @@ class Checkpoint:
         CheckpointError: the folder is in use; its checkpoint is damaged, another run's, or not
             to go on from, there being no `resume`; or with `resume` it is not a checkpoint's.
     """
+
+    folder: pathlib.Path | None
+    last: int | None  # a step
+    last_save: str | None  # a name
+    progress: dict | None
 
     def __init__(self, args):
         self.folder, self.every = args.checkpoint and pathlib.Path(args.checkpoint), None
@@ -94,7 +100,7 @@ class Checkpoint:
                 )
 
     @contextlib.contextmanager
-    def kept(self, model, run):
+    def kept(self, model, run) -> Iterator[None]:
         """For what trains and tests `model`: begins as `begin` does; from then on it is saved as
         `args` say, after each test, and where it is broken off.
 

@@ -4,10 +4,13 @@ import contextlib
 import errno
 import fcntl
 import functools
+import io
 import os
 import pathlib
 import stat
 import tempfile
+from collections.abc import Iterator
+from typing import BinaryIO
 
 PRIVATE = 0o600  # mode of what is for its user alone
 
@@ -23,7 +26,7 @@ class FileError(Exception):
 
 
 @contextlib.contextmanager
-def named(name, kind=FileError):
+def named(name: str | pathlib.Path, kind: type[FileError] = FileError) -> Iterator[None]:
     """Turn an OSError into a FileError, or the `kind` of it, about `name`: an option and a path."""
     try:
         yield
@@ -31,11 +34,9 @@ def named(name, kind=FileError):
         raise kind(f"{name}: {error.strerror or error}") from error
 
 
-def prepare_folder(folder):
+def prepare_folder(folder: str | pathlib.Path) -> pathlib.Path:
     """Make `folder`, if need be, and check that files can be made in it.
 
-    Returns:
-        it as a pathlib.Path.
     Raises:
         OSError: it cannot be made or written to.
     """
@@ -48,7 +49,7 @@ def prepare_folder(folder):
     return folder
 
 
-def check_replaceable(path):
+def check_replaceable(path: pathlib.Path):
     """Check that nothing is at `path`, or a regular file that may be written.
 
     Raises:
@@ -68,7 +69,7 @@ def check_replaceable(path):
         raise OSError(errno.EACCES, "write-protected")
 
 
-def check_writable(path):
+def check_writable(path: pathlib.Path):
     """Check that `whole` can write a file at `path`, making the folder that it is in.
 
     Raises:
@@ -82,7 +83,7 @@ def check_writable(path):
 
 
 @contextlib.contextmanager
-def whole(path, mode=0o666):
+def whole(path: pathlib.Path, mode: int = 0o666) -> Iterator[BinaryIO]:
     """A binary file to write, under a temporary name; at the end it is synced and renamed to
     `path`, so that the file is never seen half-written.
 
@@ -114,14 +115,14 @@ def _temporary(path):
     return path.with_name(f".{path.name}.{os.getpid()}")
 
 
-def write_whole(path, content, mode=0o666):
-    """Write `content`, bytes, to `path` as `whole` does."""
+def write_whole(path: pathlib.Path, content: bytes, mode: int = 0o666):
+    """Write `content` to `path` as `whole` does."""
     with whole(path, mode) as file:
         file.write(content)
 
 
 @contextlib.contextmanager
-def regular(path, most):
+def regular(path: str | pathlib.Path, most: int) -> Iterator[BinaryIO]:
     """A binary file to read.
 
     Raises:
@@ -136,7 +137,7 @@ def regular(path, most):
         yield file
 
 
-def lock(path):
+def lock(path: pathlib.Path) -> io.FileIO:
     """Lock the file at `path`, made if need be, until what is returned is closed, or this process
     ends.
 

@@ -46,7 +46,7 @@ class DataError(FileError):
     """A file of the data set is missing, damaged or cannot be unpacked; the message says which."""
 
 
-def prepare(data_dir):
+def prepare(data_dir: str | pathlib.Path):
     """Check the four files below `data_dir`, unpacking those that are still packed.
 
     Args:
@@ -73,7 +73,7 @@ def prepare(data_dir):
             raise DataError(f"{error.filename or file}: {error.strerror or error}") from error
 
 
-def unpack(packed, file, sha256):
+def unpack(packed: pathlib.Path, file: pathlib.Path, sha256: str):
     """Write `packed`, a gzip file, to `file` if what it holds has the digest `sha256`."""
     try:
         content = gzip.decompress(packed.read_bytes())

@@ -22,7 +22,7 @@ class ModelError(FileError):
     """A model file is missing, damaged, or of another network; the message says which."""
 
 
-def save_model(state_dict, path):
+def save_model(state_dict: dict[str, torch.Tensor], path: str | pathlib.Path):
     """Write a state_dict of float tensors to `path`, whole or not at all.
 
     Raises:
@@ -39,7 +39,7 @@ def _digest(content):
     return hashlib.sha256(content).hexdigest().encode()
 
 
-def reveal_weights(model):
+def reveal_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """What the model's owner gets, who asks all workers for their shares: a plain state_dict."""
     return {
         name: parameter.copy().get().float_precision().detach()
@@ -47,15 +47,15 @@ def reveal_weights(model):
     }
 
 
-def save_weights(args, model, run):
+def save_weights(args, model: torch.nn.Module, run):
     """If `args.save_model` asks for it, reveal the weights to the model's owner, and save them."""
     if args.save_model:
         save_model(reveal_weights(model), args.save_model)
         run.say(f"the weights were revealed to the model's owner: {args.save_model}\n")
 
 
-def load_model(model, path):
-    """Give `model`, a module, the weights in `path`, which `save_model` wrote.
+def load_model(model: torch.nn.Module, path: str | pathlib.Path):
+    """Give `model` the weights in `path`, which `save_model` wrote.
 
     Raises:
         ModelError: there is no such file, a bit of it has changed, it holds weights of another

@@ -2,20 +2,21 @@
 nothing is written in the place of anything else; and, at the end, saved whatever becomes of one."""
 
 import pathlib
+from collections.abc import Callable
 
 from smpc import checkpoint, mnist, report
 from smpc.audit.transcript import values_of
 from smpc.files import FileError, check_replaceable, check_writable, named, prepare_folder
 
 
-def check(args):
+def check(args) -> pathlib.Path:
     """Check all files that a run of train_encrypted.py will write.
 
     Args:
         args: of the script: `save_model` and `transcript` (paths or None), `out`, and what
             `_kept_from` takes.
     Returns:
-        the folder of the results, made if need be, a pathlib.Path.
+        the folder of the results, made if need be.
     Raises:
         FileError: one cannot be written, or would be in the place of a link, a device, a folder,
             another one, or a file of the data set or of the checkpoint.
@@ -30,11 +31,11 @@ def check(args):
     return prepare_folder(args.out)
 
 
-def check_files(written, kept):
+def check_files(written: list[tuple[str, pathlib.Path]], kept: list[tuple[str, pathlib.Path]]):
     """Check files that will be written.
 
     Args:
-        written: a list of (option, path); `kept`: of (what, path) that none may write over.
+        written: each with its option; `kept`: that none may write over, each with what it is.
     Raises:
         FileError: one cannot be, or would be in the place of a link, a device, a folder or another.
     """
@@ -63,7 +64,7 @@ def _kept_from(args):
     return kept + (kept_on_hosts(args) if args.parties else [])
 
 
-def kept_on_hosts(args):
+def kept_on_hosts(args) -> list[tuple[str, pathlib.Path]]:
     """Likewise, of the server's: `parties`, `plan` (or None), and `home`, the folder with its
     key."""
     kept = [("the parties' file", pathlib.Path(args.parties))]
@@ -80,7 +81,7 @@ def _clash(path, other):
         return path.exists() and other.exists() and path.samefile(other)
 
 
-def save(args, *saves):
+def save(args, *saves: Callable[[], None]):
     """Call each, also after one that could not be saved.
 
     Args:

@@ -9,8 +9,10 @@ import functools
 import io
 import math
 import textwrap
+from collections.abc import Callable
 
 from matplotlib import cycler
+from matplotlib.figure import Figure
 from matplotlib.style import context
 
 # Of Okabe and Ito, Color Universal Design (2008), those whose lightness differs most.
@@ -50,9 +52,9 @@ STYLE = {
 }
 
 
-def as_png(draw):
-    """Make of a function that returns a `matplotlib.figure.Figure` one that returns the bytes of a
-    PNG, drawn in this style whatever the user's own is."""
+def as_png(draw: Callable[..., Figure]) -> Callable[..., bytes]:
+    """Make of a function that returns a figure one that returns it as a PNG, drawn in this style
+    whatever the user's own is."""
 
     @functools.wraps(draw)
     def drawn(*args, **kwargs):
@@ -65,7 +67,7 @@ def as_png(draw):
     return drawn
 
 
-def caption(figure, text):
+def caption(figure: Figure, text: str):
     """Put a line or two below a figure, such as the machine that the seconds are of."""
     lines = math.ceil(len(text) / (15 * figure.get_figwidth()))  # so many letters an inch
     text = textwrap.fill(text, len(text) // lines + 10)

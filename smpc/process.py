@@ -6,9 +6,14 @@ import os
 import pathlib
 import signal
 import sys
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any, NoReturn
 
 from smpc import compat
 from smpc.files import FileError
+
+Handler = Callable[[int, FrameType | None], Any] | int | None  # as `signal.signal` takes it
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _dropped = {}  # streams that could not be written to -> why
@@ -29,7 +34,7 @@ def prepare():
     on_signals(_end_importing)
 
 
-def prepare_syft(program="train_encrypted.py"):
+def prepare_syft(program: str = "train_encrypted.py"):
     """Have syft 0.2.9 be imported on today's torch; or end the program, this being another."""
     try:
         compat.prepare()
@@ -56,11 +61,11 @@ def _leave_signals_to_the_parent():
         signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)
 
 
-def on_signals(handler):
+def on_signals(handler: Handler) -> dict[int, Handler]:
     """Have `handler` called on Ctrl-C, SIGTERM and SIGHUP; not on a SIGHUP that nohup ignores.
 
     Returns:
-        the handlers that there were, a dict.
+        the handlers that there were.
     """
     _keep_out_of_children()
     heeded = [n for n in SIGNALS if (n, signal.getsignal(n)) != (signal.SIGHUP, signal.SIG_IGN)]
@@ -73,7 +78,7 @@ def _end(number, _):
     raise SystemExit(128 + number)
 
 
-def in_order(program):
+def in_order(program: str) -> Callable[[Callable], Callable]:
     """Makes a program's `main` end in order, with at most one line on stderr: with its status after
     a `FileError`, with 128 and its number after a signal that nothing else handles."""
 
@@ -98,7 +103,7 @@ def in_order(program):
 
 
 @contextlib.contextmanager
-def to_stdout():
+def to_stdout() -> Iterator[None]:
     """For what prints; at the end all of it has been written.
 
     Raises:
@@ -116,7 +121,7 @@ def to_stdout():
         raise FileError(f"stdout: {error.strerror}") from None
 
 
-def tell(line):
+def tell(line: str):
     """Print a line to stderr, if it can be: the exit status tells as well."""
     try:
         print(f"{line}\n", end="", file=sys.stderr, flush=True)  # whole, whoever else writes
@@ -124,7 +129,7 @@ def tell(line):
         _drop(sys.stderr)
 
 
-def fail(message, program="train_encrypted.py", status=2):
+def fail(message: object, program: str = "train_encrypted.py", status: int = 2) -> NoReturn:
     """End the program with one line on stderr, and this exit status."""
     tell(f"{program}: error: " + "\\n".join(str(message).splitlines()))
     raise SystemExit(status)

@@ -4,6 +4,7 @@ import _thread
 import contextlib
 import importlib.metadata
 import json
+import pathlib
 import platform
 import signal
 import statistics
@@ -11,6 +12,7 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import psutil
 from matplotlib.figure import Figure
@@ -19,7 +21,7 @@ from tqdm import tqdm
 from smpc import process
 from smpc.files import FileError, named, write_whole
 from smpc.pictures import as_png
-from smpc.semi2k.network import NetworkError
+from smpc.semi2k.network import Counters, NetworkError
 from smpc.semi2k.storage import CheckpointError
 
 # Correct answers of 640 after each epoch, as the tutorial prints them.
@@ -35,9 +37,9 @@ class Run:
     to do, the time left, items a second.
 
     Args:
-        arguments: of the script, a dict: `epochs`, `n_train_items`, `n_test_items`, `protocol`,
+        arguments: of the script: `epochs`, `n_train_items`, `n_test_items`, `protocol`,
             `precision_fractional`, and all that run.json is to say.
-        counters: called for the `semi2k.network.Counters` so far, or None.
+        counters: called for what has been said so far; gives None for other protocols.
         published: correct answers of `PUBLISHED_ITEMS` after each epoch, to be put beside its own.
         program: what its errors begin with.
     Attributes:
@@ -57,7 +59,22 @@ class Run:
             batch that is under way KeyboardInterrupt is raised, so that no step is left half done.
     """
 
-    def __init__(self, arguments, counters, published=PUBLISHED, program="train_encrypted.py"):
+    steps: list[dict]
+    tests: list[dict]
+    plain_steps: list[float]
+    counters: dict[str, dict]
+    twin: dict[str, list] | None
+    allows: Callable[[int, int], bool]
+    after_step: Callable[[], None]
+    after_test: Callable[[], None]
+
+    def __init__(
+        self,
+        arguments: dict,
+        counters: Callable[[], Counters | None],
+        published: Sequence[int] = PUBLISHED,
+        program: str = "train_encrypted.py",
+    ):
         self.published, self._program = published, program
         self._quiet = arguments.get("write_plan")  # then nothing that is said is true
         self.arguments, self._read_counters = dict(arguments), counters
@@ -69,12 +86,12 @@ class Run:
         items = arguments["n_train_items"] + arguments["n_test_items"]
         self.bar = tqdm(total=arguments["epochs"] * items, unit=" items", disable=None)
 
-    def restore(self, steps, tests):
+    def restore(self, steps: list[dict], tests: list[dict]):
         """Go on from the steps and tests of a run that was broken off."""
         self.steps, self.tests = steps, tests
         self.bar.update(sum(done["items"] for done in (*steps, *tests)))
 
-    def batches(self, epoch, private_loader):
+    def batches(self, epoch: int, private_loader: Iterable[tuple]) -> Iterator[tuple[int, tuple]]:
         """(index, (data, target)) of the training batches of an epoch: of all but those that were
         trained on before the run was broken off, and those that may not be."""
         self.done = 0
@@ -84,14 +101,14 @@ class Run:
                 yield index, (data, target)
             self.done += len(target)
 
-    def test_batches(self, private_loader):
+    def test_batches(self, private_loader: Iterable[tuple]) -> Iterator[tuple]:
         """(data, target) of all test batches, each counted once the next is asked for."""
         for data, target in private_loader:
             yield data, target
             self._advance(len(target))
 
     @contextlib.contextmanager
-    def ending(self, folder):
+    def ending(self, folder: pathlib.Path) -> Iterator[None]:
         """For what trains, tests and saves its results in `folder`: at its end come the closing
         tables. However else it ends, one line says so, and the results so far are saved."""
         process.on_signals(self.interrupt)
@@ -122,7 +139,7 @@ class Run:
     def _stop(self, status, why):
         self.interrupted, self._why = True, self._why or (status, why)
 
-    def say(self, line):
+    def say(self, line: str):
         """Print a line to stdout, above the progress bar if there is one; if it cannot be, stop."""
         if self._quiet:
             return
@@ -145,7 +162,7 @@ class Run:
         process.tell(f"{why}: {where}")
         raise SystemExit(status)
 
-    def trained(self, epoch, batch, items, loss, start_time):
+    def trained(self, epoch: int, batch: int, items: int, loss, start_time: float):
         """Record a training step.
 
         Args:
@@ -165,11 +182,11 @@ class Run:
         self._advance(items)
         self.after_step()
 
-    def tested(self, epoch, correct, items, start_time):
+    def tested(self, epoch: int, correct: float, items: int, start_time: float):
         """Record a test pass, and the memory that this process, which is all parties, holds.
 
         Args:
-            correct: how many answers are, a float; `start_time`: of the pass, by `time.time`.
+            correct: how many answers are; `start_time`: of the pass, by `time.time`.
         Raises:
             OverflowError: there cannot be so many.
         """
@@ -205,14 +222,14 @@ class Run:
         if self.interrupted:
             raise KeyboardInterrupt
 
-    def compare(self, losses, correct, seconds):
+    def compare(self, losses: list[float], correct: list[int], seconds: list[float]):
         """Put beside it what a plain twin did; its results only if they were asked for."""
         self.plain_steps = seconds
         if self.arguments["plain_twin"]:
             self.twin = {"losses": losses, "correct": correct}
 
-    def summary(self):
-        """The closing tables, as text: accuracies; seconds; what was said; memory."""
+    def summary(self) -> str:
+        """The closing tables: accuracies; seconds; what was said; memory."""
         tables = self._accuracies(), self._times(), self._counters_table(), self._memory()
         return "\n\n".join("\n".join(table) for table in tables if table)
 
@@ -291,7 +308,7 @@ class Run:
         ]
         return lines
 
-    def save(self, folder):
+    def save(self, folder: pathlib.Path):
         """Write `run.json` (docs/run.schema.json) to `folder`, and `accuracy.png` once there is a
         test pass.
 
@@ -341,6 +358,6 @@ class Run:
         return figure
 
 
-def sent_by_all(counters):
+def sent_by_all(counters: dict) -> int:
     """Bytes of all messages of all parties, from `Counters.since`."""
     return sum(sum(sent.values()) for sent in counters["sent"].values())

@@ -2,6 +2,7 @@
 float32."""
 
 import time
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.nn.functional as F
@@ -9,13 +10,17 @@ import torch.nn.functional as F
 from smpc.arguments import learning_rate
 
 
-def count_correct(model, test_loader):
+def count_correct(
+    model: torch.nn.Module, test_loader: Iterable[tuple[torch.Tensor, torch.Tensor]]
+) -> int:
     """How many labels a plain model has right, of batches (data, labels)."""
     with torch.no_grad():
         return sum((model(data).argmax(dim=1) == t).sum().item() for data, t in test_loader)
 
 
-def train_plain_twin(args, model, get_data_loader, run):
+def train_plain_twin(
+    args, model: torch.nn.Module, get_data_loader: Callable, run
+) -> tuple[list[float], list[int], list[float]]:
     """Train with SGD on the tutorial's loss; for one epoch, to have its seconds, unless
     `args.plain_twin` asks for its results.
 

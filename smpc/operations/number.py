@@ -9,6 +9,7 @@ Nothing here talks. A value is computed when it is revealed, or when an update o
 """
 
 import math
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -17,6 +18,8 @@ import torch
 GUARD_DIGITS = 6  # of fixed precision, that gradients and functions are computed with at least
 LIMIT = 10**12  # of the denominator of a public number
 FACTOR_DIGITS = 7
+
+Rule = Callable[["Number"], "Number"]  # from the gradient of what was made to that of a part of it
 
 
 class Number:
@@ -32,6 +35,9 @@ class Number:
     """
 
     __slots__ = ("assign", "graph", "node", "one", "step")
+    one: int
+    step: "Step | Leaf | None"
+    assign: Callable[["Number"], None] | None
 
     def __init__(self, graph, node, one, step=None, assign=None):
         self.graph, self.node, self.one, self.step, self.assign = graph, node, one, step, assign
@@ -41,28 +47,28 @@ class Number:
         self.node.handles -= 1
 
     @property
-    def shape(self):
-        """A tuple."""
+    def shape(self) -> tuple[int, ...]:
+        """Of the tensor."""
         return self.node.shape
 
     @property
-    def dim(self):
+    def dim(self) -> int:
         """How many dimensions."""
         return len(self.node.shape)
 
-    def like(self, node):
+    def like(self, node) -> "Number":
         """Another of the same precision, of which no gradient is known."""
         return Number(self.graph, node, self.one)
 
-    def detached(self):
+    def detached(self) -> "Number":
         """The same, as a constant."""
         return self.like(self.node)
 
-    def full(self, value, shape=()):
-        """The public number `value`, an int, a float or a Fraction, in every element."""
+    def full(self, value: float | Fraction, shape: Sequence[int] = ()) -> "Number":
+        """The public number `value` in every element."""
         return self.like(self.graph.constant(fraction(value) * self.one, tuple(shape)))
 
-    def public(self, values, finer=1):
+    def public(self, values: np.ndarray, finer: int = 1) -> "Number":
         """A public array of ints, which are exact, or of floats, rounded to a unit or to `finer`.
 
         Raises:
@@ -82,7 +88,7 @@ class Number:
         values = np.rint(values).astype(np.int64)
         return self.like(self.graph.scaled(self.graph.array(values), unit))
 
-    def finer(self, magnitude=0):
+    def finer(self, magnitude: int = 0):
         """A context in which what is made keeps `GUARD_DIGITS` where it must be rounded; see
         `graph.Graph.finer`.
 
@@ -91,21 +97,16 @@ class Number:
         """
         return self.graph.finer(max(1, 10**GUARD_DIGITS // self.one), magnitude)
 
-    def by(self, *parts):
-        """Itself, noting what it was made of.
-
-        Args:
-            parts: pairs of a Number and a function from the gradient of what was made to that of
-                this part, which is called without gradients being noted.
-        """
+    def by(self, *parts: tuple["Number", Rule]) -> "Number":
+        """Itself, noting what it was made of; each rule is called without gradients being noted."""
         parts = [(part.step, rule) for part, rule in parts if part.step is not None]
         if parts and torch.is_grad_enabled():
             self.step = Step(parts)
         return self
 
 
-def fraction(value):
-    """A Python or torch number as a Fraction: as written, 0.1 being 1/10, to 12 decimals.
+def fraction(value: float | Fraction | torch.Tensor) -> Fraction:
+    """A number as a Fraction: as written, 0.1 being 1/10, to 12 decimals.
 
     Raises:
         OverflowError: it is not finite.
@@ -121,9 +122,9 @@ def fraction(value):
     return round(Fraction(repr(float(value))) * LIMIT) / Fraction(LIMIT)
 
 
-def ratio(value):
-    """A Python or torch number that others are multiplied by, as a Fraction: of a float the first
-    `FACTOR_DIGITS` that are not 0, since all of a factor's digits take room in the ring."""
+def ratio(value: float | Fraction | torch.Tensor) -> Fraction:
+    """A number that others are multiplied by, as a Fraction: of a float the first `FACTOR_DIGITS`
+    that are not 0, since all of a factor's digits take room in the ring."""
     if isinstance(value, torch.Tensor):
         value = value.item()
     exact = fraction(value)
@@ -134,16 +135,15 @@ def ratio(value):
 
 
 class Step:
-    """What was done to make a Number; `parts`: steps of what it was made of, each with the function
-    to that part's gradient."""
+    """What was done to make a Number; `parts`: steps of what it was made of, each with its rule."""
 
     __slots__ = ("parts",)
 
-    def __init__(self, parts):
+    def __init__(self, parts: list[tuple["Step | Leaf", Rule]]):
         self.parts = parts
 
-    def receive(self, grad):
-        """The gradient of what was made, a Number: the gradients of its parts, as pairs."""
+    def receive(self, grad: Number) -> list[tuple["Step | Leaf", Number]]:
+        """Of the gradient of what was made: the gradients of its parts."""
         return [(step, rule(grad)) for step, rule in self.parts]
 
 
@@ -153,20 +153,20 @@ class Leaf:
     __slots__ = ("take",)
     parts = ()
 
-    def __init__(self, take):
+    def __init__(self, take: Callable[[Number], None]):
         self.take = take
 
-    def receive(self, grad):
+    def receive(self, grad: Number):
         """Pass on the gradient."""
         self.take(grad)
         return []
 
 
-def backward(number, grad):
+def backward(number: Number, grad: Number):
     """Give every leaf that `number` was made of its gradient, which keeps `GUARD_DIGITS`.
 
     Args:
-        grad: the gradient of `number`, a Number of its shape.
+        grad: the gradient of `number`, of its shape.
     """
     grads = {number.step: grad}
     with torch.no_grad(), number.finer():
@@ -193,14 +193,14 @@ def _from_the_last(last):
 # ---- Sums and products ---------------------------------------------------------------------------
 
 
-def add(x, y):
+def add(x: Number, y: Number) -> Number:
     """x + y, broadcast."""
     return x.like(x.graph.added("add", x.node, y.node)).by(
         (x, lambda grad: shrunk(grad, x.shape)), (y, lambda grad: shrunk(grad, y.shape))
     )
 
 
-def subtract(x, y):
+def subtract(x: Number, y: Number) -> Number:
     """x - y, broadcast."""
     return x.like(x.graph.added("sub", x.node, y.node)).by(
         (x, lambda grad: shrunk(grad, x.shape)),
@@ -208,13 +208,13 @@ def subtract(x, y):
     )
 
 
-def scale(x, factor):
+def scale(x: Number, factor: float | Fraction | torch.Tensor) -> Number:
     """x times a public number, see `ratio`; nothing is rounded before it must be."""
     factor = ratio(factor)
     return x.like(x.graph.scaled(x.node, factor)).by((x, lambda grad: scale(grad, factor)))
 
 
-def multiply(x, y):
+def multiply(x: Number, y: Number) -> Number:
     """x y, element by element, broadcast."""
     return _product(x, y, "mul").by(
         (x, lambda grad: shrunk(multiply(grad, y), x.shape)),
@@ -222,7 +222,7 @@ def multiply(x, y):
     )
 
 
-def matmul(x, y):
+def matmul(x: Number, y: Number) -> Number:
     """x @ y, of two dimensions or more, those before the last two broadcast."""
     return _product(x, y, "matmul").by(
         (x, lambda grad: shrunk(matmul(grad, transposed(y)), x.shape)),
@@ -234,7 +234,7 @@ def _product(x, y, op):
     return x.like(x.graph.scaled(x.graph.times(op, x.node, y.node), Fraction(1, x.one)))
 
 
-def total(x, axes, keepdim=False):
+def total(x: Number, axes: Sequence[int], keepdim: bool = False) -> Number:
     """The sum over some axes, counted from the first."""
     axes = tuple(sorted(axes))
     kept = [1 if i in axes else n for i, n in enumerate(x.shape)]
@@ -243,7 +243,7 @@ def total(x, axes, keepdim=False):
     )
 
 
-def shrunk(x, shape):
+def shrunk(x: Number, shape: Sequence[int]) -> Number:
     """The gradient of what was broadcast from `shape`, whose own gradient x is."""
     extra = x.dim - len(shape)
     x = total(x, range(extra)) if extra else x
@@ -251,12 +251,14 @@ def shrunk(x, shape):
     return total(x, stretched, keepdim=True) if stretched else x
 
 
-def refresh(x):
+def refresh(x: Number) -> Number:
     """The same in fresh shares."""
     return x.like(x.graph.refreshed(x.node)).by((x, lambda grad: grad))
 
 
-def noised(x, sigma, correlation=(), slot=0):
+def noised(
+    x: Number, sigma: float | Fraction, correlation: tuple[int, ...] = (), slot: int = 0
+) -> Number:
     """With noise that nobody knows, of standard deviation `sigma` from each worker; no gradient. It
     is computed once, with what is revealed next or wanted. See `semi2k.noise`."""
     return x.like(x.graph.noised(x.node, fraction(sigma) * x.one, correlation, slot))
@@ -265,56 +267,56 @@ def noised(x, sigma, correlation=(), slot=0):
 # ---- Moves ---------------------------------------------------------------------------------------
 
 
-def reshape(x, shape):
+def reshape(x: Number, shape: Sequence[int]) -> Number:
     """With its elements in another shape, in which one size may be -1."""
     return _moved(x, "reshape", tuple(shape)).by((x, lambda grad: reshape(grad, x.shape)))
 
 
-def permute(x, axes):
+def permute(x: Number, axes: Sequence[int]) -> Number:
     """With its axes in another order."""
     back = tuple(np.argsort(axes).tolist())
     return _moved(x, "permute", tuple(axes)).by((x, lambda grad: permute(grad, back)))
 
 
-def transposed(x):
+def transposed(x: Number) -> Number:
     """With its last two axes exchanged."""
     axes = list(range(x.dim))
     axes[-2:] = axes[-1], axes[-2]
     return permute(x, axes)
 
 
-def expand(x, shape):
+def expand(x: Number, shape: Sequence[int]) -> Number:
     """Broadcast to a shape."""
     return _moved(x, "expand", tuple(shape)).by((x, lambda grad: shrunk(grad, x.shape)))
 
 
-def index(x, spec):
+def index(x: Number, spec: tuple) -> Number:
     """The part of it that a program's index gives, see `semi2k.program.MOVES`."""
     is_list = any(isinstance(i, tuple) and i[0] == "list" for i in spec)
     back = scatter if is_list else place
     return _moved(x, "index", spec).by((x, lambda grad: back(grad, x.shape, spec)))
 
 
-def place(x, shape, spec):
+def place(x: Number, shape: Sequence[int], spec: tuple) -> Number:
     """Zeros of a shape, and x where a program's index gives, which has no element twice."""
     return _moved(x, "place", tuple(shape), spec).by((x, lambda grad: index(grad, spec)))
 
 
-def scatter(x, shape, spec):
+def scatter(x: Number, shape: Sequence[int], spec: tuple) -> Number:
     """Likewise, and where the index has an element more than once, the sum."""
     return x.like(x.graph.gathered("scatter", x.node, tuple(shape), spec)).by(
         (x, lambda grad: index(grad, spec))
     )
 
 
-def unfold(x, size, strides):
+def unfold(x: Number, size: Sequence[int], strides: Sequence[int]) -> Number:
     """(..., H, W) -> its windows of a size, (..., rows, columns, *size)."""
     return _moved(x, "unfold", tuple(size), tuple(strides)).by(
         (x, lambda grad: fold(grad, x.shape[-2:], strides))
     )
 
 
-def fold(x, shape, strides):
+def fold(x: Number, shape: Sequence[int], strides: Sequence[int]) -> Number:
     """The adjoint of `unfold`, for (H, W): what each element was taken to, added."""
     return x.like(x.graph.gathered("fold", x.node, tuple(shape), tuple(strides))).by(
         (x, lambda grad: unfold(grad, x.shape[-2:], strides))
@@ -325,8 +327,8 @@ def _moved(x, op, *params):
     return x.like(x.graph.moved(op, x.node, *params))
 
 
-def concatenate(numbers, axis):
-    """Numbers one after the other along an axis."""
+def concatenate(numbers: Sequence[Number], axis: int) -> Number:
+    """One after the other along an axis."""
     first, *_ = numbers
     ends = np.cumsum([x.shape[axis] for x in numbers]).tolist()
 
@@ -342,6 +344,6 @@ def concatenate(numbers, axis):
 # ---- Comparison ----------------------------------------------------------------------------------
 
 
-def is_positive(x):
+def is_positive(x: Number) -> Number:
     """1 where x > 0, else 0; no gradient."""
     return scale(x.like(x.graph.above_zero(x.node)), x.one)

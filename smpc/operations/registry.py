@@ -1,15 +1,17 @@
 """Which function computes what torch calls by a name, and what may stand beside a secret number."""
 
 import numbers
+from collections.abc import Callable
 
 import torch
 
 from smpc.operations.number import Number
 
-OPERATIONS = {}  # by the name that torch has for it: of its function, its method, its operator
+# By the name that torch has for it: of its function, its method, its operator.
+OPERATIONS: dict[str, Callable] = {}
 
 
-def operation(*names):
+def operation(*names: str) -> Callable[[Callable], Callable]:
     """Register a function for its own name and for these, `__add__` being `+`. It takes what torch
     takes, Numbers in place of secret tensors."""
 
@@ -23,7 +25,7 @@ def operation(*names):
     return register
 
 
-def operand(x, other):
+def operand(x: Number, other: Number | float | torch.Tensor) -> Number:
     """What stands beside a Number, as one of its precision.
 
     Raises:
@@ -47,12 +49,12 @@ def operand(x, other):
     raise TypeError(f"semi2k computes with tensors and numbers, not a {type(other).__name__}")
 
 
-def digits(x):
-    """Of fixed precision, that a Number has."""
+def digits(x: Number) -> int:
+    """Of fixed precision, that it has."""
     return len(str(x.one)) - 1
 
 
-def axis_of(x, dim):
+def axis_of(x: Number, dim: int) -> int:
     """A dimension as torch counts it, from the first.
 
     Raises:
@@ -63,8 +65,8 @@ def axis_of(x, dim):
     return dim % max(x.dim, 1)
 
 
-def axes_of(x, dim):
-    """None, a dimension or several as a tuple of axes, counted from the first; None is all."""
+def axes_of(x: Number, dim: int | tuple[int, ...] | list[int] | None) -> tuple[int, ...]:
+    """A dimension or several as axes, counted from the first; None, or no dimension, is all."""
     if dim is None or (isinstance(dim, (tuple, list)) and not dim):
         return tuple(range(x.dim))
     dims = dim if isinstance(dim, (tuple, list)) else (dim,)

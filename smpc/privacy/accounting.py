@@ -57,16 +57,16 @@ class Guarantee(NamedTuple):
     clip: float
     steps: int
     coordinates: int
-    correlation: tuple
+    correlation: tuple[int, ...]
 
     @property
-    def sigma(self):
+    def sigma(self) -> float:
         """The standard deviation of all workers' noise together, in each coordinate of a sum, and
         before it is correlated: zC|c|."""
         norm = math.hypot(1, *(c / UNIT for c in self.correlation))
         return self.noise_multiplier * self.clip * norm
 
-    def lines(self):
+    def lines(self) -> list[str]:
         """The guarantee in words: what is rounded in them is rounded to its weaker side."""
         z = math.floor(self.noise_multiplier * 1e4) / 1e4
         of_worker = math.ceil(self.of_worker * 100) / 100
@@ -84,7 +84,16 @@ class Guarantee(NamedTuple):
 
 
 @functools.cache  # a run asks for it more than once, and it takes seconds
-def guarantee(epsilon, delta, epochs, workers, clip, steps, coordinates, grid_sigma):
+def guarantee(
+    epsilon: float,
+    delta: float,
+    epochs: int,
+    workers: int,
+    clip: float,
+    steps: int,
+    coordinates: int,
+    grid_sigma: int,
+) -> Guarantee:
     """The `Guarantee` with the least noise of which (ε, δ) is true, of the noise as it is drawn.
 
     Args:
@@ -112,7 +121,7 @@ def guarantee(epsilon, delta, epochs, workers, clip, steps, coordinates, grid_si
     return Guarantee(epsilon, delta, of_worker, z, epochs, clip, steps, coordinates, band)
 
 
-def correlation(band):
+def correlation(band: int) -> tuple[int, ...]:
     """c_1 ... c_(b-1), in whole numbers of 1 / `UNIT`: of the square root of the matrix of prefix
     sums, which is near the best for what sums of all steps' gradients are off by (Fichtenberger,
     Henzinger, Upadhyay 2022, arXiv 2202.11205)."""
@@ -123,7 +132,7 @@ def correlation(band):
     return tuple(rounded)
 
 
-def gain(correlation, momentum):
+def gain(correlation: tuple[int, ...], momentum: float) -> float:
     """What momentum makes of a standard deviation of noise that is so correlated: the norm of the
     response to one step's z."""
     response, velocity = [], [0.0]
@@ -135,7 +144,7 @@ def gain(correlation, momentum):
     return math.hypot(*velocity)
 
 
-def noise_multiplier(epsilon, delta, epochs):
+def noise_multiplier(epsilon: float, delta: float, epochs: int) -> float:
     """z, the least (to 1e-4 of it, upwards) with which `epochs` Gaussian events are (ε, δ)-DP.
 
     Raises:
@@ -151,7 +160,7 @@ def noise_multiplier(epsilon, delta, epochs):
     return least * (1 + more)
 
 
-def epsilon_of(z, delta, passes):
+def epsilon_of(z: float, delta: float, passes: int) -> float:
     """ε at `delta` of an item that counted in `passes` Gaussian events of noise multiplier z."""
     import dp_accounting as dp  # takes seconds, which is too long for whoever needs none of it
 
@@ -159,7 +168,7 @@ def epsilon_of(z, delta, passes):
     return accountant.compose(dp.GaussianDpEvent(z), passes).get_epsilon(delta)
 
 
-def check(epsilon, delta):
+def check(epsilon: float, delta: float):
     """Raise ValueError unless this is an ε and a δ that can be accounted for."""
     if not 0 < epsilon <= MOST_EPSILON:
         raise ValueError(f"epsilon must be above 0 and at most {MOST_EPSILON}, not {epsilon:g}")

@@ -48,7 +48,7 @@ class Budget:
             taken = Counter(e["batch"] for e in journal.entries() if e["what"] == "taken")
             self._used |= taken  # the larger of each
 
-    def take(self, batch):
+    def take(self, batch: int) -> bool:
         """Whether a batch may be used once more; if so it has been, in every journal on disk."""
         if self._used[batch] >= self._epochs:
             return False

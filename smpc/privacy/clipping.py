@@ -10,11 +10,13 @@ and that nothing leaves the ring.
 """
 
 import math
+from collections.abc import Sequence
 from fractions import Fraction
 from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from smpc.operations import number
 from smpc.operations.number import add, expand, is_positive, multiply, reshape, subtract, total
@@ -38,19 +40,19 @@ class Bounds(NamedTuple):
     weights: int = 24
     powers: int = 1
 
-    def outputs(self):
+    def outputs(self) -> float:
         """Of what a layer gives, of an item within `inputs`."""
         return self.weights * math.sqrt(self.inputs**2 + 1)
 
-    def largest_input(self):
+    def largest_input(self) -> float:
         """Of what the next layer takes, before it is known whether it is within `inputs`."""
         return self.outputs() ** self.powers
 
-    def largest(self):
+    def largest(self) -> float:
         """Of all that is computed forward, and backward between two layers."""
         return max(self.largest_input(), self.outputs(), self.weights * self.errors)
 
-    def largest_error(self):
+    def largest_error(self) -> float:
         """Of an error before it is known whether it is within `errors`, of an item within all
         that came before: of the squared error, targets being of norm 1; or of a layer's own."""
         slope = 1 if self.powers == 1 else 2 * math.sqrt(self.inputs)
@@ -58,7 +60,7 @@ class Bounds(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """A linear layer, and what went through it: `Number`s.
+    """A linear layer, and what went through it.
 
     Attributes:
         weight: (outputs, inputs); `bias`: (outputs).
@@ -71,20 +73,20 @@ class Layer(NamedTuple):
     error: number.Number
 
 
-def opened(x, steps, magnitude):
+def opened(x: number.Number, steps: int, magnitude: float) -> number.Number:
     """x rounded to so many steps in the number 1, or to a unit if that is finer, and masked; right
     up to a magnitude in numbers, that is, for certain."""
     with x.graph.finer(max(1, steps // x.one), math.ceil(magnitude)):
         return x.like(x.graph.opened(x.graph.kept(x.node)))
 
 
-def clipped_sums(layers, clip, bounds):
+def clipped_sums(layers: Sequence[Layer], clip: float, bounds: Bounds) -> list[number.Number]:
     """The sum over all items of their clipped gradients.
 
     Args:
-        layers: `Layer`s; `clip`: C, the norm that no item exceeds, a float.
+        clip: C, the norm that no item exceeds.
     Returns:
-        of each layer that of its weights and that of its bias, Numbers of their shapes: a list.
+        of each layer that of its weights and that of its bias, of their shapes.
     """
     errors = clipped_errors(layers, clip, bounds)
     return [
@@ -94,15 +96,15 @@ def clipped_sums(layers, clip, bounds):
     ]
 
 
-def clipped_errors(layers, clip, bounds):
+def clipped_errors(layers: Sequence[Layer], clip: float, bounds: Bounds) -> list[number.Number]:
     """Of each layer the errors of which items' gradients have a norm of `clip` at the most, rounded
-    to a step: Numbers of their shapes."""
+    to a step, of their shapes."""
     with layers[0].error.finer():
         factor = reshape(clip_factor(layers, clip, bounds), (-1, 1))
         return [opened(multiply(factor, layer.error), STEPS, clip) for layer in layers]
 
 
-def clip_factor(layers, clip, bounds):
+def clip_factor(layers: Sequence[Layer], clip: float, bounds: Bounds) -> number.Number:
     """What each item's errors are multiplied by: (items), in steps; to be called where what is made
     keeps as many digits."""
     inputs = [squared_norm(x.taken, bounds.largest_input()) for x in layers]
@@ -127,7 +129,7 @@ def _public(x, values):
     return x.like(x.graph.scaled(x.graph.array(values[:, None]), Fraction(x.one, STEPS)))
 
 
-def squared_norm(x, most):
+def squared_norm(x: number.Number, most: float) -> number.Number:
     """|x|² of each row of x (items, n), at most a step below it, right for norms up to `most`."""
     return opened(total(multiply(x, x), (1,)), STEPS, most**2)
 
@@ -143,13 +145,13 @@ def _norm(inputs, errors, bounds):
     return opened(reduce(add, terms), STEPS**2, most)  # as fine as it is: nothing is rounded
 
 
-def thresholds(clip, n):
+def thresholds(clip: float, n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """T_k, in steps, and C / sqrt(T_k), in steps, rounded down; the first factor being 1.
 
     Args:
         clip: C, what the rounding of errors takes up subtracted.
     Returns:
-        two int64 arrays (n), exact: factor² T <= C² for each pair.
+        two arrays (n), exact: factor² T <= C² for each pair.
     """
     c = Fraction(clip)
     squares = [math.floor(c * c * STEPS * Fraction(2 ** (k / 2))) for k in range(n)]
@@ -157,13 +159,13 @@ def thresholds(clip, n):
     return np.array(squares), np.array(factors)
 
 
-def slack(width, bounds):
+def slack(width: int, bounds: Bounds) -> float:
     """What rounded errors may add to an item's norm: each of `width`, in all layers, is off by less
     than a step, and counts sqrt(|a|² + 1) times."""
     return math.sqrt(width * (bounds.inputs**2 + 1)) / STEPS
 
 
-def beyond(layers, bounds):
+def beyond(layers: Sequence[Layer], bounds: Bounds) -> number.Number:
     """How many layers' weights and bias have a norm beyond their bound: a Number ()."""
     outside = []
     for layer in layers:

@@ -2,8 +2,9 @@
 
 Each function is one worker's part of a protocol between n of them, party 0 being worker1. Where the
 workers must speak it is a generator: it yields the share that it wants opened and receives what all
-shares sum to (of a `Bits` array: XOR to). `deal` holds this worker's shares of what the crypto
-provider dealt for this one use. Arrays are uint64, over Z_2^64.
+shares sum to (of a `Bits` array: XOR to): a Generator[what it yields, what it is sent, result].
+`deal` holds this worker's shares of what the crypto provider dealt for this one use. Arrays are
+uint64, over Z_2^64.
 
 A value is held in one of four forms:
 
@@ -22,17 +23,21 @@ enumerated. There, too, elements are held in uint64, and what is opened is reduc
 it; all else may stay mod 2^64, which 2^bits divides.
 """
 
+from collections.abc import Callable, Generator
 from typing import NamedTuple
 
 import numpy as np
 
 from smpc.semi2k import ring
+from smpc.semi2k.ring import Words
+
+Deal = dict[str, Words]  # a worker's shares of a dealt item, by the names of its fields
 
 
 class Bits(NamedTuple):
     """XOR shares of bits, 64 to a uint64 word, where plain arrays are additive shares of words."""
 
-    words: np.ndarray
+    words: Words
 
 
 class Flagged(Exception):
@@ -52,43 +57,43 @@ class Masked(NamedTuple):
         sign: None, which means 1; or of a bit 1 - 2 delta, public to the workers.
     """
 
-    delta: np.ndarray
-    a: np.ndarray | None
-    sign: np.ndarray | None = None
+    delta: Words
+    a: Words | None
+    sign: Words | None = None
 
-    def map(self, linear):
+    def map(self, linear: Callable[[Words], Words]) -> "Masked":
         """The masked form of linear(x); of a bit, for a function that only moves elements about."""
         parts = (part if part is None else linear(part) for part in self)
         return Masked(*parts)
 
-    def signed_a(self):
+    def signed_a(self) -> Words:
         """This worker's share of x - delta."""
         return self.a if self.sign is None else self.sign * self.a
 
 
-def partial(party, x):
+def partial(party: int, x: Masked) -> Words:
     """A masked value -> a partial with m = a. No round."""
     return x.delta if party == 0 else np.zeros_like(x.delta)
 
 
-def unmask(party, x):
+def unmask(party: int, x: Masked) -> Words:
     """[x] of a masked value, of whose mask the workers have shares, or of a bit. No round."""
     return x.delta + x.signed_a() if party == 0 else x.signed_a()
 
 
-def product(party, x, y, times):
+def product(party: int, x: Masked, y: Masked, times: Callable[..., Words]) -> Words:
     """x times y for two masked values of whose masks a, b the workers have shares (Beaver 1991).
 
     z_i = delta_x delta_y (party 0 only) + delta_x b_i + a_i delta_y,  m = a times b
 
-    x, y: Masked; times: `ring.mul` or `ring.matmul`, which sum over pairs of factors.
+    times: `ring.mul` or `ring.matmul`, which sum over pairs of factors.
     Returns a partial. No round, and nothing is dealt.
     """
     b = y.delta + y.a if party == 0 else y.a
     return times((x.delta, b), (x.a, y.delta))
 
 
-def select(party, deal, x, y):
+def select(party: int, deal: Deal, x: Masked, y: Masked) -> Words:
     """[x y] for a bit x and a masked value or another bit y, with a dealt c = rho * a.
 
     x y = (delta_x + sign_x rho) (delta_y + sign_y a), multiplied out
@@ -103,7 +108,7 @@ def select(party, deal, x, y):
     return ring.mul((x.delta, b), (a, y.delta)) + c
 
 
-def complete(party, deal, x):
+def complete(party: int, deal: Deal, x: Words) -> Words:
     """[x] of a partial, in fresh shares, with a dealt sharing of m. 8 bytes an element; no round.
 
     To a value about to be revealed it is all that is needed: its shares are uniform but for x.
@@ -111,7 +116,7 @@ def complete(party, deal, x):
     return x + deal["m"]
 
 
-def unhide(party, deal, x):
+def unhide(party: int, deal: Deal, x: Masked) -> Masked:
     """A masked value of whose mask the workers have no shares -> the same, with dealt shares of it.
 
     8 bytes an element; no round.
@@ -119,7 +124,7 @@ def unhide(party, deal, x):
     return Masked(x.delta, deal["a"])
 
 
-def mask(party, deal, x, hidden):
+def mask(party: int, deal: Deal, x: Words, hidden: bool) -> Generator[Words, Words, Masked]:
     """A partial -> x opened under a mask a = sum of s_i + m, uniform on the ring (Beaver 1991).
 
     1. open  delta = x - a,  each worker's share being x_i - s_i
@@ -131,12 +136,14 @@ def mask(party, deal, x, hidden):
     return Masked(delta, None if hidden else deal["s"])
 
 
-def offset(d, zone):
+def offset(d: int, zone: int) -> int:
     """What truncation by d adds to make its input nonnegative: d floor(2^(zone - 1) / d)."""
     return d * (2 ** (zone - 1) // d)
 
 
-def truncate(party, deal, x, d, zone):
+def truncate(
+    party: int, deal: Deal, x: Words, d: int, zone: int
+) -> Generator[Words, Words, tuple[Masked, Masked]]:
     """[x / d] for a public d > 0, rounded up or down, with mean error 0; multiples of d exact.
 
     For |x| < 2^(zone - 1) - d, and then it cannot fail. Dealt: shares of -(r div d), for a uniform
@@ -151,7 +158,7 @@ def truncate(party, deal, x, d, zone):
     which the workers have no shares. x - d y is what rounding dropped, in (-d, d).
 
     Returns:
-        y and x, both Masked; y's a is None where no shares were dealt.
+        y and x; y's a is None where no shares were dealt.
     Raises:
         Flagged: an element of c is below 2^zone; with probability 2^(zone - 64) an element.
 
@@ -170,7 +177,9 @@ def truncate(party, deal, x, d, zone):
     return Masked(y, deal.get("q")), Masked(c - np.uint64(offset(d, zone)), None)
 
 
-def truncate_exactly(party, deal, x, d, bits=64):
+def truncate_exactly(
+    party: int, deal: Deal, x: Words, d: int, bits: int = 64
+) -> Generator[Words, Words, tuple[Words, Masked]]:
     """[x / d] likewise, for -O <= x < 2^(bits - 1) - O with O = `offset(d, bits - 1)`.
 
     There it never fails, and no run is broken off (Escudero et al. 2020/338, section 5; the two
@@ -183,7 +192,7 @@ def truncate_exactly(party, deal, x, d, bits=64):
 
     Returns:
         y, a share: which quotient served is not known to the provider, so that it knows no mask of
-        y; and x, Masked, of whose mask -r the workers have no shares.
+        y; and x, of whose mask -r the workers have no shares.
 
     One round; 8 bytes an element, sent by each to each, and 16 dealt.
     """

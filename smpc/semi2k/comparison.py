@@ -10,14 +10,18 @@ Bits are held in planes, uint64 (bits, n / 64): plane i has bit i of every eleme
 
 import functools
 import itertools
+from collections.abc import Generator
 
 import numpy as np
 
-from smpc.semi2k.arithmetic import Bits, Masked
+from smpc.semi2k.arithmetic import Bits, Deal, Masked
+from smpc.semi2k.ring import Words
+
+Term = tuple[str, ...]  # of a node: the names of the bits that it multiplies
 
 
 @functools.cache
-def fan_ins(bits):
+def fan_ins(bits: int) -> tuple[int, ...]:
     """How many neighbours a node takes at each level of the tree over two bits or more: at most
     four, in as few levels as there can be, and no more than needed at the last."""
     depth = next(depth for depth in itertools.count(1) if 4**depth >= bits)
@@ -25,7 +29,7 @@ def fan_ins(bits):
 
 
 @functools.cache
-def widths(bits):
+def widths(bits: int) -> list[int]:
     """How many planes each level starts from: the bits, rounded up to whole nodes, and on."""
     fans = fan_ins(bits)
     nodes = [bits]
@@ -35,7 +39,7 @@ def widths(bits):
 
 
 @functools.cache
-def terms(fan_in, last):
+def terms(fan_in: int, last: bool) -> tuple[Term, ...]:
     """The products over GF(2) that a node computes, besides g of its highest neighbour.
 
     Of neighbours i, each with generate gi and propagate pi, it makes with three, for example,
@@ -48,13 +52,13 @@ def terms(fan_in, last):
 
 
 @functools.cache
-def variables(terms):
+def variables(terms: tuple[Term, ...]) -> list[str]:
     """The names of the bits in `terms`, which are opened under masks, in order."""
     return sorted({name for term in terms for name in term})
 
 
 @functools.cache
-def mask_products(terms):
+def mask_products(terms: tuple[Term, ...]) -> list[Term]:
     """The sets of two masks or more whose products are dealt for `terms`, in order."""
     return sorted(
         {
@@ -71,8 +75,8 @@ def padded(n):
     return max(1, -(-n // 64)) * 64
 
 
-def planes(x, bits):
-    """The lowest `bits` bits of uint64 (n,), n = 64 m -> planes, uint64 (bits, m)."""
+def planes(x: Words, bits: int) -> Words:
+    """The lowest `bits` bits of (n,), n = 64 m -> planes, (bits, m)."""
     n_bytes = -(-bits // 8)
     columns = np.ascontiguousarray(x.view(np.uint8).reshape(-1, 8)[:, :n_bytes].T)  # (bytes, n)
     # bit j of byte k of every element, packed: numpy packs what is not 0 as 1
@@ -80,17 +84,17 @@ def planes(x, bits):
     return np.stack([np.packbits(row, bitorder="little") for row in rows]).view(np.uint64)
 
 
-def unpack(words):
-    """A plane, uint64 (n / 64,) -> its bits, uint64 (n,) of 0 and 1."""
+def unpack(words: Words) -> Words:
+    """A plane, (n / 64,) -> its bits, (n,) of 0 and 1."""
     return np.unpackbits(words.view(np.uint8), bitorder="little").astype(np.uint64)
 
 
-def above_zero(party, deal, x, bits):
+def above_zero(party: int, deal: Deal, x: Masked, bits: int) -> Generator[Bits, Words, Masked]:
     """[x > 0] as the opened form of a bit, for a masked x with |x| < 2^(bits - 1).
 
-    x: Masked; of its mask -r the crypto provider deals all that is needed: for each element the
-    lowest `bits` bits of r as XOR shares, a bit rho, shared both ways, and the tree's masks and
-    their products. That x is known mod 2^bits is enough, whatever r is beyond.
+    Of its mask -r the crypto provider deals all that is needed: for each element the lowest `bits`
+    bits of r as XOR shares, a bit rho, shared both ways, and the tree's masks and their products.
+    That x is known mod 2^bits is enough, whatever r is beyond.
 
     1. -x = r - delta; x > 0 is the top bit of -x, which is the top bit of r XOR that of delta XOR
        borrow, where borrow = (r < delta) in the bits below. Generate g = NOT r AND delta and
@@ -138,13 +142,15 @@ def _tree_level(party, deal, g, p, level, fan_in, last):
     return g_next, None if last else gates[-1]
 
 
-def and_gates(party, masks, products, bits, terms):
+def and_gates(
+    party: int, masks: Words, products: Words, bits: dict[str, Words], terms: tuple[Term, ...]
+) -> Generator[Bits, Words, list[Words]]:
     """XOR shares of the AND of the bits in each of `terms`; each bit is opened once, for all.
 
     Args:
         masks: this worker's shares of a mask for each of `variables(terms)`.
         products: of the products of masks named by `mask_products(terms)`.
-        bits: name -> this worker's share, packed words.
+        bits: name -> this worker's share.
 
     One round.
     """

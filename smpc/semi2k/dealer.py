@@ -16,6 +16,10 @@ import numpy as np
 
 from smpc.semi2k import comparison, ring
 from smpc.semi2k.arithmetic import TIMES
+from smpc.semi2k.ring import Words
+
+# What the derived fields' shares add up to, by name; the provider's part of each result.
+Made = tuple[dict[str, Words], tuple[Words, ...]]
 
 
 class Field(NamedTuple):
@@ -23,13 +27,13 @@ class Field(NamedTuple):
 
     Attributes:
         name: what the worker's side of the protocol calls it.
-        shape: of its uint64 array.
+        shape: of its array of words.
         boolean: whether it is XOR-shared, rather than additively.
         derived: whether the provider decides what its shares add up to.
     """
 
     name: str
-    shape: tuple
+    shape: tuple[int, ...]
     boolean: bool = False
     derived: bool = False
 
@@ -42,13 +46,13 @@ class Field(NamedTuple):
 class Mask(NamedTuple):
     """For `arithmetic.mask`."""
 
-    shape: tuple
+    shape: tuple[int, ...]
 
-    def fields(self):
+    def fields(self) -> list[Field]:
         """See `Field`."""
         return [Field("s", self.shape)]
 
-    def make(self, sums, m):
+    def make(self, sums: dict[str, Words], m: Words) -> Made:
         """({}, (a,)): a = s + m."""
         return {}, (sums["s"] + m,)
 
@@ -56,13 +60,13 @@ class Mask(NamedTuple):
 class Selection(NamedTuple):
     """For `arithmetic.select`: c, the product of the masks."""
 
-    shape: tuple
+    shape: tuple[int, ...]
 
-    def fields(self):
+    def fields(self) -> list[Field]:
         """See `Field`."""
         return [Field("c", self.shape, derived=True)]
 
-    def make(self, sums, rho, a):
+    def make(self, sums: dict[str, Words], rho: Words, a: Words) -> Made:
         """({c}, (0,)): c = rho a; the result is a share."""
         return {"c": rho * a}, (zeros(self.shape),)
 
@@ -70,14 +74,14 @@ class Selection(NamedTuple):
 class Sharing(NamedTuple):
     """For `arithmetic.complete` and `arithmetic.unhide`: what the provider knows of a value."""
 
-    shape: tuple
+    shape: tuple[int, ...]
     name: str  # "m" for the one and "a" for the other
 
-    def fields(self):
+    def fields(self) -> list[Field]:
         """See `Field`."""
         return [Field(self.name, self.shape, derived=True)]
 
-    def make(self, sums, known):
+    def make(self, sums: dict[str, Words], known: Words) -> Made:
         """({m or a}, (0 or a,))."""
         rest = zeros(self.shape) if self.name == "m" else known
         return {self.name: np.broadcast_to(known, self.shape)}, (rest,)
@@ -86,18 +90,18 @@ class Sharing(NamedTuple):
 class Truncation(NamedTuple):
     """For `arithmetic.truncate` by d; `shared`: whether the workers need shares of y's mask."""
 
-    shape: tuple
+    shape: tuple[int, ...]
     d: int
     zone: int
     shared: bool
     bits: int = 64
 
-    def fields(self):
+    def fields(self) -> list[Field]:
         """See `Field`."""
         quotient = [Field("q", self.shape, derived=True)] if self.shared else []
         return [Field("s", self.shape), *quotient]
 
-    def make(self, sums, m):
+    def make(self, sums: dict[str, Words], m: Words) -> Made:
         """({q}, (a of y, a of x)): q = -(r div d), which is y's mask; -r is x's."""
         minus_r = m - sums["s"]
         q = -((-minus_r & np.uint64(2**self.bits - 1)) // np.uint64(self.d))
@@ -107,16 +111,16 @@ class Truncation(NamedTuple):
 class ExactTruncation(NamedTuple):
     """For `arithmetic.truncate_exactly` by d."""
 
-    shape: tuple
+    shape: tuple[int, ...]
     d: int
     bits: int = 64
 
-    def fields(self):
+    def fields(self) -> list[Field]:
         """See `Field`."""
         quotients = [Field(name, self.shape, derived=True) for name in ("unsigned", "signed")]
         return [Field("s", self.shape), *quotients]
 
-    def make(self, sums, m):
+    def make(self, sums: dict[str, Words], m: Words) -> Made:
         """(both quotients of r, (0, a of x)): y is a share; -r is x's mask."""
         r = (sums["s"] - m) & np.uint64(2**self.bits - 1)
         signed = ring.signed(r, self.bits) // np.int64(self.d)
@@ -130,7 +134,7 @@ class Comparison(NamedTuple):
     n: int
     bits: int
 
-    def fields(self):
+    def fields(self) -> list[Field]:
         """See `Field`."""
         n = comparison.padded(self.n)
         fields = [
@@ -148,7 +152,7 @@ class Comparison(NamedTuple):
             ]
         return fields
 
-    def make(self, sums, a):
+    def make(self, sums: dict[str, Words], a: Words) -> Made:
         """(the bits of r = -a, rho as ring elements, products of the tree's masks; (rho,))."""
         n = comparison.padded(self.n)
         rho = comparison.unpack(sums["rho_bits"])
@@ -167,7 +171,7 @@ class Comparison(NamedTuple):
             yield level, comparison.terms(fan_in, level == len(fans) - 1), width // fan_in
 
 
-def products_of_masks(masks, terms):
+def products_of_masks(masks: Words, terms: tuple[comparison.Term, ...]) -> Words:
     """For `comparison.and_gates`: the products of its masks, stacked."""
     masks = dict(zip(comparison.variables(terms), masks, strict=True))
     return np.stack(
@@ -178,11 +182,11 @@ def products_of_masks(masks, terms):
     )
 
 
-def product_of_masks(op, a, b):
+def product_of_masks(op: str, a: Words, b: Words) -> Words:
     """For `arithmetic.product`: m, which nobody is dealt."""
     return TIMES[op]((a, b))
 
 
-def zeros(shape):
+def zeros(shape: tuple[int, ...]) -> Words:
     """What the provider knows of a share: 0."""
     return np.broadcast_to(np.uint64(0), shape)

@@ -6,17 +6,22 @@ float has a part in any decision: each comes down to whether a uniform integer i
 long it takes depends on what is drawn, a little.
 """
 
+from collections.abc import Callable
+
 import numpy as np
+from numpy.typing import NDArray
 
 MOST = 2**45  # σ; so that 2kσ, the largest bound of an integer, is below 2^63 (see `_heads`)
 
 
-def discrete_gaussian(words, sigma, n):
-    """`n` independent samples, int64 (n,): y with probability exp(-y²/2σ²) / Σ_x exp(-x²/2σ²).
+def discrete_gaussian(
+    words: Callable[[int], NDArray[np.uint64]], sigma: int, n: int
+) -> NDArray[np.int64]:
+    """`n` independent samples, (n,): y with probability exp(-y²/2σ²) / Σ_x exp(-x²/2σ²).
 
     Args:
-        words: words(m) gives m words that serve nothing else: uint64 (m,), uniform on [0, 2^64).
-        sigma: σ, an int from 1 to 2^45.
+        words: words(m) gives m words that serve nothing else: (m,), uniform on [0, 2^64).
+        sigma: σ, from 1 to 2^45.
     Raises:
         ValueError: σ is no such int.
     """

@@ -8,10 +8,13 @@ matrix of 1, c_1, c_2, ... what is known is as if C G + z had been released, G b
 proof, on integers, is in docs/privacy.md.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
+from numpy.typing import NDArray
 
 from smpc.semi2k.gaussian import discrete_gaussian
-from smpc.semi2k.randomness import fresh
+from smpc.semi2k.randomness import Address, fresh
 
 UNIT = 2**6  # of the c_k, which are whole numbers of 1 / UNIT
 
@@ -24,23 +27,25 @@ class Noise:
         self._words = None  # a worker that adds no noise has no key of its own
         self._past, self._made, self._address = {}, {}, None  # by slot; by address, by slot
 
-    def begin(self, address, counts):
+    def begin(self, address: Address, counts: Iterable[Address]):
         """Begin an attempt; those of `counts` are over and count, and no others will."""
         for counted in counts:
             for slot, (y, most) in self._made.get(counted, {}).items():
                 self._past[slot] = [y, *self._past.get(slot, ())][:most]  # the latest first
         self._made, self._address = {address: {}}, address
 
-    def draw(self, sigma, n):
-        """`n` discrete Gaussians under a key that nobody else gets: int64 (n,)."""
+    def draw(self, sigma: int, n: int) -> NDArray[np.int64]:
+        """`n` discrete Gaussians under a key that nobody else gets: (n,)."""
         self._words = self._words or fresh("noise")
         return discrete_gaussian(self._words, sigma, n)
 
-    def add(self, x, sigma, correlation, slot):
-        """A share or partial, uint64 -> the same of x + e, e being the sum of all workers' parts.
+    def add(
+        self, x: NDArray[np.uint64], sigma: int, correlation: tuple[int, ...], slot: int
+    ) -> NDArray[np.uint64]:
+        """A share or partial -> the same of x + e, e being the sum of all workers' parts.
 
         Args:
-            sigma: the standard deviation of z, an int.
+            sigma: the standard deviation of z.
             correlation: c_1, c_2, ..., whole numbers of 1 / `UNIT`.
             slot: which of the values that noise is added to again and again this is.
 

@@ -6,12 +6,16 @@ mask; the provider never sees that, and the owner no worker's share.
 """
 
 import itertools
+from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from smpc.semi2k import wire
 from smpc.semi2k.randomness import Stream
-from smpc.semi2k.wire import Refused, pack, raw, words
+from smpc.semi2k.wire import Refused, Roster, pack, raw, words
+
+Messages = list[tuple[str, bytes]]  # each with the party that it is for
 
 
 def batch_of(owner, which, start, stop):
@@ -24,12 +28,8 @@ def batch_label(owner, which, start, stop, name, digits):
     return f"{batch_of(owner, which, start, stop)} {name}, {digits} digits"
 
 
-def check_label(owner, label):
-    """Raise Refused unless a value that this owner shares may be called so: nobody's but its own.
-
-    Args:
-        label: a string, or None.
-    """
+def check_label(owner: str, label: str | None):
+    """Raise Refused unless this owner may call so what it shares: nobody's values but its own."""
     if label is not None and not label.startswith(f"{owner} "):
         raise Refused(f"{owner} shares what it calls {label[:40]!r}")
 
@@ -42,23 +42,24 @@ class Owner:
         part: the data that it shares when it is asked to: has `batch(which, start, stop, digits)`,
             which gives name -> int64 array; None: it shares what it is given.
     Attributes:
-        read: called with what all workers together reveal to it in a run, an int64 array (n,).
+        read: called with what all workers together reveal to it in a run, (n,).
     """
 
     ROLE = wire.OWNER
+    read: Callable[[NDArray[np.int64]], None] | None
 
-    def __init__(self, id, roster, part=None):
+    def __init__(self, id: str, roster: Roster, part=None):
         self.id, self.roster, self.part, self.read = id, roster, part, None
         self._shares = {}  # of what the latest run reveals: (address, worker) -> its share
         self._stream, self._shared, self._keys = None, itertools.count(), set()
         self._asked = -1  # the last number of a value that it was asked to share
 
     @property
-    def has_key(self):
+    def has_key(self) -> bool:
         """As a worker's."""
         return self._stream is not None
 
-    def receive(self, sender, message):
+    def receive(self, sender: str, message: bytes) -> Messages:
         """Take a message; see `Worker.receive`."""
         verb, fields = wire.read(message, self.roster.role(sender), self.ROLE)
         return getattr(self, f"_{verb}")(sender, **fields)
@@ -105,8 +106,8 @@ class Owner:
         self.read(sum(self._shares.values()).view(np.int64))
         return [(self.roster.orchestrator, pack("read", run=run, attempt=attempt))]
 
-    def share(self, id, values, label=None):
-        """The messages that share `values`, an int64 array, among the workers as value `id`.
+    def share(self, id: int, values: NDArray[np.int64], label: str | None = None) -> Messages:
+        """The messages that share `values` among the workers as value `id`.
 
         8 bytes an element to each worker, and 8 from the provider to the last; no round.
         """

@@ -9,18 +9,22 @@ influence.
 
 import itertools
 import os
+from collections.abc import Callable
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from numpy.typing import NDArray
+
+Address = tuple[int, int]  # (run, attempt)
 
 KEY_BYTES = 32
 MOST_RUNS, MOST_ATTEMPTS = 2**48, 2**16  # which an address has room for
 _ZEROS = bytes(1 << 20)
 
 
-def new_key():
+def new_key() -> bytes:
     """A fresh key from the operating system: 32 bytes."""
     return os.urandom(KEY_BYTES)
 
@@ -29,22 +33,24 @@ class Stream:
     """Uniform 64-bit words that whoever holds `key` can draw likewise, at an address.
 
     Args:
-        key: 32 bytes.
-        purpose: a string; streams of one key and different purposes have nothing in common.
+        key: of 32 bytes.
+        purpose: streams of one key and different purposes have nothing in common.
     Attributes:
         last: the address that was drawn at last; none up to it serves again.
     """
 
-    def __init__(self, key, purpose):
+    last: Address
+
+    def __init__(self, key: bytes, purpose: str):
         derive = HKDF(SHA256(), KEY_BYTES, salt=None, info=purpose.encode()).derive
         self._cipher, self._process = algorithms.AES(derive(key)), os.getpid()
         self.last = (-1, 0)
 
-    def words(self, address, n):
-        """`n` words: uint64 (n,), each uniform on [0, 2^64).
+    def words(self, address: Address, n: int) -> NDArray[np.uint64]:
+        """`n` words: (n,), each uniform on [0, 2^64).
 
         Args:
-            address: (run, attempt), later than every address before.
+            address: later than every address before.
         Raises:
             RuntimeError: something was drawn at this address or a later one; or by a process that
                 this one was forked from, and would be drawn there, too.
@@ -65,8 +71,8 @@ class Stream:
         return out
 
 
-def fresh(purpose):
-    """What draws words under a new key that nobody else gets: a function from how many to uint64
+def fresh(purpose: str) -> Callable[[int], NDArray[np.uint64]]:
+    """What draws words under a new key that nobody else gets: a function from how many to words
     (n,), uniform, each drawn once."""
     stream, calls = Stream(new_key(), purpose), itertools.count()
     return lambda n: stream.words((next(calls), 0), n)

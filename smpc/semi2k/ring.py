@@ -5,6 +5,10 @@ import itertools
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+
+# Elements of the ring, or 64 bits each; of shape () also numpy's scalars, which it makes of them.
+Words = NDArray[np.uint64]
 
 # Processors with AVX-512 multiply 64-bit integers eight at a time, and torch's own integer product
 # makes use of it. On others that is some ten times slower than a detour through floats, for which
@@ -22,26 +26,21 @@ _BALANCE = np.uint64((1 << 21) + (1 << 43))
 _FLOAT_2_52 = np.uint64(0x433 << 52)
 
 
-def signed(x, bits=64):
-    """The elements x of Z_2^bits, uint64, read in two's complement: int64."""
+def signed(x: Words, bits: int = 64) -> NDArray[np.int64]:
+    """The elements x of Z_2^bits, read in two's complement."""
     x = x.view(np.int64)
     return x if bits == 64 else x << 64 - bits >> 64 - bits
 
 
-def mul(*pairs):
-    """The sum of x * y over pairs (x, y) of uint64 arrays, broadcast."""
+def mul(*pairs: tuple[Words, Words]) -> Words:
+    """The sum of x * y over pairs (x, y), broadcast."""
     (x, y), *rest = pairs
     return sum((x * y for x, y in rest), start=x * y)
 
 
-def matmul(*pairs):
-    """The sum of x @ y mod 2^64 over pairs (x, y), for the shapes that numpy's matmul takes.
-
-    Args:
-        pairs: uint64 arrays (..., m, k) and (..., k, n), or one-dimensional as in numpy.
-    Returns:
-        uint64, exact.
-    """
+def matmul(*pairs: tuple[Words, Words]) -> Words:
+    """The sum of x @ y mod 2^64, exact, over pairs (x, y) of the shapes that numpy's matmul takes:
+    (..., m, k) and (..., k, n), or one-dimensional."""
     (x, y), *_ = pairs
     if y.ndim == 1:
         return matmul(*((x, y[:, None]) for x, y in pairs))[..., 0]

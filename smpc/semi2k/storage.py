@@ -1,6 +1,7 @@
 """What a party keeps in a file of its own: msgpack, followed by its SHA-256."""
 
 import hashlib
+import pathlib
 
 import msgpack
 
@@ -15,14 +16,13 @@ class CheckpointError(FileError):
     """A file of a checkpoint is missing, damaged or another's; the message says which."""
 
 
-def write(path, fields):
-    """Write `fields`, a dict of what msgpack takes, to `path`, whole or not at all, for its user
-    alone."""
+def write(path: pathlib.Path, fields: dict):
+    """Write `fields`, of what msgpack takes, to `path`, whole or not at all, for its user alone."""
     body = msgpack.packb({"format": FORMAT, **fields})
     write_whole(path, body + hashlib.sha256(body).digest(), PRIVATE)
 
 
-def read(path):
+def read(path: pathlib.Path) -> dict:
     """The fields that `write` wrote.
 
     Raises:

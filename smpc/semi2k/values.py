@@ -13,7 +13,7 @@ class Value(NamedTuple):
     Attributes:
         form: "share", "partial", "masked" or "bit".
         register: where.
-        scale: the integers in it are the value times this, a Fraction.
+        scale: the integers in it are the value times this.
         bound: the integers are within it, if all truncations' promises are kept; None: unknown.
         hidden: of a masked value, whether the workers can have no shares of its mask.
     """
@@ -25,18 +25,18 @@ class Value(NamedTuple):
     hidden: bool = False
 
     @property
-    def bits(self):
+    def bits(self) -> int:
         """Of a comparison with zero."""
         return 64 if self.bound is None else min(64, max(2, self.bound.bit_length() + 1))
 
 
-def common_scale(*scales):
-    """The least scale that is a multiple of each, Fractions."""
+def common_scale(*scales: Fraction) -> Fraction:
+    """The least scale that is a multiple of each."""
     numerator = math.lcm(*(Fraction(scale).numerator for scale in scales))
     return Fraction(numerator, math.gcd(*(Fraction(scale).denominator for scale in scales)))
 
 
-def raw_array(values, times):
+def raw_array(values: np.ndarray, times: Fraction | int) -> tuple[tuple[int, ...], bytes]:
     """A public int64 array times a public number, on the ring, rounded if need be: its shape and
     its raw words; of one number in every element that word alone.
 

@@ -6,10 +6,14 @@ optimizers  torch's optimisers on shared weights, of whose updates nothing is lo
 memory      ids and memory that do not grow with the number of steps
 """
 
+import pathlib
+
 import syft
 from syft.frameworks.torch.mpc.primitives import PrimitiveStorage
 
-from smpc.semi2k.tensor import Semi2kTensor, semi2k_tensor_in
+from smpc.semi2k.graph import Node
+from smpc.semi2k.network import Counters
+from smpc.semi2k.tensor import Parties, Semi2kTensor, semi2k_tensor_in
 from smpc.syft_binding import memory, optimizers, protocols, wrapper
 
 
@@ -25,24 +29,24 @@ def install():
         room.install()
 
 
-def counters():
-    """The `Counters` of the only session there is, of all parties, or None if there is none."""
+def counters() -> Counters | None:
+    """Those of the only session there is, of all parties, or None if there is none."""
     sessions = [parties.session for parties in syft.local_worker.crypto_store.semi2k.values()]
     return sessions[0].network.counted() if len(sessions) == 1 else None
 
 
-def position():
+def position() -> int | None:
     """That of the next run in the plan of the only session there is; None without one."""
     (parties,) = syft.local_worker.crypto_store.semi2k.values()
     return parties.session.position
 
 
-def shared_tensor(node, parties, precision_fractional):
+def shared_tensor(node: Node, parties: Parties, precision_fractional: int):
     """The chain of syft's tensors on a value that the workers store, as `.fix_precision().share()`
     makes it.
 
     Args:
-        node: of the session of `parties`, a `semi2k.tensor.Parties`.
+        node: of the session of `parties`.
     """
     number = syft.FixedPrecisionTensor(precision_fractional=precision_fractional)
     node.one = number.base**precision_fractional
@@ -55,13 +59,13 @@ def truncate_exactly(chain):
     semi2k_tensor_in(chain).session.exact = True
 
 
-def save_shares(chains, folder, run_id, step, keep):
+def save_shares(chains, folder: pathlib.Path, run_id: str, step: int, keep: int | None):
     """Have the workers write the shares of parameters to files of their own; and forget gradients,
     so that what follows is as in a run that goes on from there.
 
     Args:
         chains: parameters that are shared by `semi2k`, all between the same parties.
-        folder: a pathlib.Path; each worker has a folder of its own in it.
+        folder: each worker has a folder of its own in it.
         run_id, step: which run and step this is.
         keep: the step whose files are to stay beside the new ones, or None.
     """
@@ -74,10 +78,13 @@ def save_shares(chains, folder, run_id, step, keep):
             chain.child.grad = None
 
 
-def load_shares(chains, folder, run_id, step, position=None):
+def load_shares(
+    chains, folder: pathlib.Path | None, run_id: str, step: int, position: int | None = None
+):
     """Give parameters the values whose shares the workers find in the files of `save_shares`.
 
     Args:
+        folder: as of `save_shares`; None where a plan is made, and nothing read.
         position: in the plan, if there is one, from which to go on.
 
     Raises:
