@@ -315,6 +315,8 @@ class Run:
         Raises:
             FileError: they cannot be written.
         """
+        if self._quiet:
+            return
         record = {
             "version": VERSION,
             "arguments": self.arguments,

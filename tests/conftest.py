@@ -31,8 +31,8 @@ def forked():
 # Begun first, so that no process is left alone with one of them at the end.
 LONGEST = (
     *("test_smoke", "test_catalogue", "test_hosts", "test_simulator", "test_audit"),
-    *("test_nothing_lost", "test_transcripts", "test_checkpoint", "test_fidelity"),
-    *("test_deployment", "test_document", "test_predict", "test_hospitals"),
+    *("test_nothing_lost", "test_transcripts", "test_checkpoint", "test_refused"),
+    *("test_deployment", "test_document", "test_private", "test_predict", "test_compat"),
 )
 
 

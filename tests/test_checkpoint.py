@@ -1,7 +1,6 @@
 """A run killed at any moment goes on from its checkpoint; a wrong checkpoint is refused."""
 
 import itertools
-import json
 import os
 import random
 import shutil
@@ -19,6 +18,7 @@ import torch
 from smpc import files
 from smpc.checkpoint import Checkpoint, CheckpointError
 from smpc.semi2k import storage
+from tests import records
 from tests.conftest import reveal
 from tests.semi2k.conftest import sessions_of_its_own  # noqa: F401 (each test is the first one)
 
@@ -37,14 +37,15 @@ ARGUMENTS = {
 OF_A_PRIVATE_RUN = {"delta": 1e-5, "clip": 8.0, "momentum": 0.0}
 
 
-def test_killed_at_ten_random_moments(tmp_path):
+def test_killed_at_four_random_moments(tmp_path):
     """The losses stay those of the plain twin: over 20 unbroken runs none was off by 0.0061."""
     folder, out = tmp_path / "checkpoint", tmp_path / "results"
     command = [sys.executable, "train_encrypted.py", "--checkpoint", folder, "--out", out]
-    command += "--resume --checkpoint-every 1 --epochs 12 --n-test-items 64 --plain-twin".split()
+    command += "--resume --checkpoint-every 1 --epochs 6 --n-test-items 64 --plain-twin".split()
 
     draw = random.SystemRandom()
-    moments = [(draw.random() < 0.8, draw.uniform(0, 0.5)) for _ in range(10)]
+    moments = [(True, draw.uniform(0, 0.5)) for _ in range(3)]
+    moments.insert(draw.randrange(4), (False, draw.uniform(0, 0.5)))
     print(moments)  # whether training has begun, and seconds from then, or from the start
     for begun, seconds in moments:
         with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
@@ -55,10 +56,10 @@ def test_killed_at_ten_random_moments(tmp_path):
         assert process.returncode == -signal.SIGKILL, "it had ended before"
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    record = json.loads((out / "run.json").read_text())
+    record = records.read(out)
     numbers = [(step["epoch"], step["batch"]) for step in record["steps"]]
-    assert numbers == list(itertools.product(range(1, 13), range(10)))
-    assert [test["epoch"] for test in record["tests"]] == list(range(1, 13))
+    assert numbers == list(itertools.product(range(1, 7), range(10)))
+    assert [test["epoch"] for test in record["tests"]] == list(range(1, 7))
     losses = [step["loss"] for step in record["steps"]]
     assert losses == pytest.approx(record["plain_twin"]["losses"], abs=0.02)
 

@@ -30,10 +30,13 @@ def trained(tmp_path_factory):
     return folder / "m.pt", int(re.search(r"Accuracy: (\d+)\.0/64", result.stdout)[1])
 
 
-def test_prediction(trained):
+@pytest.mark.parametrize(
+    "started", [programs.forked, pytest.param(programs.anew, marks=pytest.mark.thorough)]
+)
+def test_prediction(trained, started):
     """As many are right as the test at the end of training said, but for ties of rounding."""
     model, correct = trained
-    with programs.anew():
+    with started():
         result = run("predict_encrypted.py", model, "--n-test-items", 64, "--test-batch-size", 48)
     assert result.returncode == 0, result.stderr
     one, batch = re.findall(r"images at once: (\d+) +median milliseconds: \d+\.\d\n", result.stdout)

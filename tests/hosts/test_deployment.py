@@ -8,7 +8,6 @@ It takes root and `ip` (iproute2); else the tests that need namespaces are skipp
 """
 
 import configparser
-import json
 import os
 import pathlib
 import re
@@ -25,7 +24,7 @@ from smpc.arguments import Parser
 from smpc.hosts import serve
 from smpc.hosts.configuration import read
 from smpc.hosts.parts import Part
-from tests import programs
+from tests import programs, records
 from tests.hosts.namespaces import Namespaces, unavailable
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
@@ -177,7 +176,7 @@ def test_it_ends_with_a_trained_model(deployed):
     server = deployed.folder / "server"
     weights = torch.load(server / "model.pt", weights_only=True)
     assert sum(tensor.numel() for tensor in weights.values()) == N_WEIGHTS
-    record = json.loads((server / "results" / "run.json").read_text())
+    record = records.read(server / "results")
     losses = [step["loss"] for step in record["steps"]]
     assert len(losses) == 10 and losses[-1] < 0.9 < 1 < losses[0]
     assert [100 < test["correct"] <= 640 for test in record["tests"]] == [True]

@@ -3,7 +3,6 @@
 import contextlib
 import importlib
 import io
-import json
 from types import SimpleNamespace
 
 import pytest
@@ -16,6 +15,7 @@ from smpc.hosts.loopback import PROVIDER, TABLE, Loopback
 from smpc.hosts.parts import Part
 from smpc.hosts.plans import PlanError
 from smpc.hosts.tables import NAME, shapes_of
+from tests import records
 
 HOSPITALS = ("alice", "bob", "carol")
 OPTIONS = ("--epochs", 1, "--batch-size", 80)
@@ -102,7 +102,7 @@ def test_the_training(prepared, twin):
         hosts.script("--plan", hosts.plan, "--out", out, *model)
         said = {name: hosts.stop(name) for name in (*HOSPITALS, PROVIDER)}
     assert said == {name: (f"{name} has ended\n", "") for name in said}
-    record = json.loads((out / "run.json").read_text())
+    record = records.read(out)
     losses = [step["loss"] for step in record["steps"]]
     assert losses == pytest.approx(twin["losses"], abs=0.005)
     (test,), (correct,) = record["tests"], twin["correct"]

@@ -3,7 +3,6 @@ takes part in nothing else; each position is had once."""
 
 import contextlib
 import copy
-import json
 import math
 import shutil
 from fractions import Fraction
@@ -23,6 +22,7 @@ from smpc.semi2k.compiler import LEAST_SIGMA
 from smpc.semi2k.noise import UNIT
 from smpc.semi2k.session import Session
 from smpc.semi2k.wire import Refused
+from tests import records
 from tests.hosts.conftest import (
     ARGUMENTS,
     BATCH,
@@ -351,7 +351,7 @@ def test_a_private_training_by_the_script(tmp_path):
         shutil.rmtree(hosts.folder / "server" / "checkpoint")
         with pytest.raises(LoopbackError, match="position 0 of the plan has been run already, and"):
             hosts.script(*follows)
-    record = json.loads((tmp_path / "results" / "run.json").read_text())
+    record = records.read(tmp_path / "results")
     assert record["steps"] == []  # of the second run
     first = plans.made_weights(**plan.content["weights"])
     last = torch.load(model, weights_only=True).values()

@@ -25,6 +25,7 @@ from smpc.hosts.loopback import ONE_THREAD, PROVIDER, REPOSITORY, SERVER, Loopba
 from smpc.semi2k import storage
 from smpc.semi2k.network import KINDS, NetworkError
 from smpc.semi2k.wire import pack, unpack, words
+from tests import records
 from tests.hosts import broken
 from tests.hosts.conftest import SERVING, STEPS, TIME_LIMIT, Training
 from tests.hosts.test_refused import Line
@@ -108,7 +109,7 @@ def test_nothing_is_missing(trained, merged):
         *_, last = map(json.loads, (hosts.folder / name / "journal.jsonl").read_text().splitlines())
         assert last["what"] == "ended"
         assert last["sent"] == sent[name]
-    record = json.loads((hosts.folder / "out" / "run.json").read_text())
+    record = records.read(hosts.folder / "out")
     opened = {}
     for worker in roster.workers:
         for _, fields in merged.view(worker).messages(sender=worker, name="open"):

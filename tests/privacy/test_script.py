@@ -11,9 +11,10 @@ import pytest
 
 from smpc.files import FileError
 from smpc.privacy.budget import Budget
+from tests import records
 
-SIZES = "--n-train-items 40 --batch-size 16 --n-test-items 16 --test-batch-size 16".split()
-PRIVATE = "--private 2 --epochs 2 --lr 0.005 --momentum 0.9".split()
+SIZES = "--n-train-items 10 --batch-size 4 --n-test-items 4 --test-batch-size 4".split()
+PRIVATE = "--private 2 --epochs 2 --lr 0.001 --momentum 0.9".split()
 
 
 def run(*arguments):
@@ -31,9 +32,9 @@ def test_a_run(tmp_path):
     assert first.startswith("Differential privacy: ε = 2, δ = 1e-05, for whoever gets the model")
     assert any("for a worker who gets it too" in line for line in lines[:3])
     assert "Loss" not in out and out.count("Test set: Accuracy:") == 2
-    record = json.loads((tmp_path / "run.json").read_text())
+    record = records.read(tmp_path)
     assert [step["loss"] for step in record["steps"]] == [None] * 6
-    assert [step["items"] for step in record["steps"]] == [16, 16, 8] * 2
+    assert [step["items"] for step in record["steps"]] == [4, 4, 2] * 2
     assert len(record["plain_twin"]["losses"]) == 6 and len(record["plain_twin"]["correct"]) == 2
     said = record["counters"]["training step"]["sent"]["running"]
     assert max(said[f"worker{i + 1}"] for i in range(3)) < 100, "a number, and of which run it is"
@@ -52,7 +53,7 @@ def test_a_budget_that_is_used_up(tmp_path):
     del before
     out = run("--out", tmp_path, "--checkpoint", checkpoint, "--resume")
     assert out.count("The budget is used up: training ends before batch 0 of epoch 1\n") == 1
-    assert json.loads((tmp_path / "run.json").read_text())["steps"] == []
+    assert records.read(tmp_path)["steps"] == []
     assert len(re.findall("Test set: Accuracy", out)) == 2
 
 
