@@ -159,7 +159,7 @@ def made_anew(widen, recorded):
     """made_anew() -> a recorded run of which the first of two runs was made anew."""
 
     def made_anew():
-        widen(54)  # an attempt comes through with a probability of 1/7
+        widen(53)  # an attempt comes through with a probability of 3/8
         while not said(transcript := recorded(), "worker1", "anew", run=0):
             pass
         return transcript

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 
@@ -15,12 +16,25 @@ CHECKS = (
     *("keys", "streams", "dealing", "openings", "results", "messages", "files", "chance"),
     *("resampled", "simulators", "attacks", "meaning", "outputs"),
 )
+MODULES = {
+    f"smpc/semi2k/{module}.py"
+    for module in (
+        *("arithmetic", "comparison", "dealer", "randomness", "run", "worker", "provider"),
+        *("owner", "session", "compiler", "wire", "network", "storage", "program", "ring"),
+    )
+}
 
 
-def carried_out(*words):
-    """What `broken` says of the controls that have these words in their names."""
+# How many controls of each check `make test` carries out, by run: fewer of what takes seconds.
+MOST_KEPT, KEPT = 2, {"many": 1, "private": 1, "script": 2, "privately": 0, "private_anew": 0}
+# Long runs, of which `test_audit` or `test_scenarios` finds nothing in what is not broken.
+FOUND_ELSEWHERE = "small", "many", "private_anew", "privately"
+
+
+def carried_out(*names):
+    """The outcomes that have these names."""
     run = subprocess.run(
-        [sys.executable, "-m", "tests.audit.broken", *words],
+        [sys.executable, "-m", "tests.audit.broken", *names],
         cwd=broken.REPOSITORY,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -31,21 +45,44 @@ def carried_out(*words):
 
 
 @pytest.fixture(scope="session")
-def outcomes():
-    """The name of a control, or of a run of what is not broken -> what came of it."""
-    return carried_out()
+def outcomes(request):
+    """The name of a control, or of a run of what is not broken -> what came of it; of those that
+    tests were chosen of."""
+    chosen = (item for item in request.session.items if "outcomes" in item.fixturenames)
+    return carried_out(*(item.callspec.params["name"] for item in chosen))
 
 
-@pytest.mark.parametrize("control", CONTROLS, ids=lambda control: control.name)
-def test_a_control_is_caught_by_the_check_that_it_stands_under(outcomes, control):
-    outcome = outcomes[control.name]
+def named(name, is_thorough):
+    return pytest.param(name, marks=[pytest.mark.thorough] * is_thorough)
+
+
+def each_control():
+    """Parameters: the name of each; `thorough` are those beyond what is kept of their kind, but for
+    the first that breaks a file."""
+    kinds, files = Counter(), set()
+    for control in CONTROLS:
+        kinds[control.run, control.check] += 1
+        more = kinds[control.run, control.check] > KEPT.get(control.run, MOST_KEPT)
+        yield named(control.name, more and control.file in files)
+        files.add(control.file)
+
+
+@pytest.mark.parametrize("name", [*each_control()])
+def test_a_control_is_caught_by_the_check_that_it_stands_under(outcomes, name):
+    outcome = outcomes[name]
     assert outcome["error"] is None  # what does not run to its end shows nothing
-    assert control.check in {check for check, _ in outcome["found"]}
+    assert name.split(":")[0] in {check for check, _ in outcome["found"]}
 
 
-@pytest.mark.parametrize("run", sorted({control.run for control in CONTROLS}))
-def test_nothing_is_found_in_what_is_not_broken(outcomes, run):
-    assert outcomes[run] == {"found": [], "error": None}
+@pytest.mark.parametrize(
+    "name",
+    [
+        named(broken.whole(run), run in FOUND_ELSEWHERE)
+        for run in sorted({control.run for control in CONTROLS})
+    ],
+)
+def test_nothing_is_found_in_what_is_not_broken(outcomes, name):
+    assert outcomes[name] == {"found": [], "error": None}
 
 
 def test_every_check_has_controls():
@@ -56,9 +93,17 @@ def test_every_check_has_controls():
 
 def test_there_are_many_of_every_module():
     assert len({control.name for control in CONTROLS}) == len(CONTROLS) >= 55
-    modules = ("arithmetic", "comparison", "dealer", "randomness", "run", "worker", "provider")
-    modules += ("owner", "session", "compiler", "wire", "network", "storage", "program", "ring")
-    assert {control.file for control in CONTROLS} >= {f"smpc/semi2k/{m}.py" for m in modules}
+    assert {control.file for control in CONTROLS} >= MODULES
+
+
+def test_some_of_each_kind_are_not_thorough():
+    """Two of every check, one of every module, three of privacy's noise."""
+    of_name = {control.name: control for control in CONTROLS}
+    kept = [of_name[param.values[0]] for param in each_control() if not param.marks]
+    for check in CHECKS:
+        assert sum(control.check == check for control in kept) >= 2, check
+    assert {control.file for control in kept} >= MODULES
+    assert sum(control.run == "private" for control in kept) >= 3
 
 
 @pytest.mark.parametrize("control", CONTROLS, ids=lambda control: control.name)

@@ -47,7 +47,7 @@ def name_of(x):
 # ---- Exactly, on a small ring --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("party", WORKERS)
+@pytest.mark.parametrize("party", ["worker1", pytest.param("worker2", marks=pytest.mark.thorough)])
 @pytest.mark.parametrize(
     ("protocol", "field"),
     [

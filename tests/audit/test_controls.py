@@ -66,7 +66,7 @@ def dealt(monkeypatch):
 # ---- What is not broken --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("n_workers", [2, 3, 5])
+@pytest.mark.parametrize("n_workers", [2, pytest.param(3, marks=pytest.mark.thorough), 5])
 def test_nothing_is_found_in_what_is_not_broken(recorded, n_workers):
     transcript = recorded(n_workers=n_workers)
     assert found_in(transcript) == []
@@ -170,7 +170,9 @@ def test_a_truncation_masked_by_less_than_the_ring(dealt, plain_products, examin
     assert examined()["opened by truncate, step 0: bits"] < POWER
 
 
-@pytest.mark.parametrize(("level", "row"), [(0, -1), (1, 0), (2, -1)])
+@pytest.mark.parametrize(
+    ("level", "row"), [pytest.param(0, -1, marks=pytest.mark.thorough), (1, 0), (2, -1)]
+)
 def test_an_and_gate_with_a_zero_mask(dealt, examined, level, row):
     """Of one of a gate's inputs, at any level of the tree."""
 
@@ -183,7 +185,7 @@ def test_an_and_gate_with_a_zero_mask(dealt, examined, level, row):
     assert examined()[f"opened by above_zero, step {level}: rows"] < POWER
 
 
-@pytest.mark.parametrize("level", range(3))
+@pytest.mark.parametrize("level", [*range(2), pytest.param(2, marks=pytest.mark.thorough)])
 def test_an_and_gate_with_two_equal_masks(dealt, examined, level):
     """The XOR of what is opened under them is that of two of the gate's inputs."""
 

@@ -15,8 +15,18 @@ from smpc.audit.scenarios import SCENARIOS
 from smpc.audit.transcript import PROVIDER, WORKERS
 from smpc.semi2k.randomness import Stream
 
+# The others are in the audit of `test_audit`, and the large one in `test_scenarios`.
+QUICK = scenarios.training, scenarios.new_keys
 
-@pytest.mark.parametrize("scenario", SCENARIOS.values())
+
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        pytest.param(scenario, marks=[pytest.mark.thorough] * (scenario not in QUICK))
+        for scenario in SCENARIOS.values()
+        if scenario is not scenarios.many
+    ],
+)
 def test_nothing_is_found_in_what_is_not_broken(scenario, tmp_path):
     tests = chance.Tests()
     for ledger, found in examined(scenario(tmp_path), tests):

@@ -83,7 +83,9 @@ def test_a_small_computation_under_two_secrets(parties, tmp_path):
     assert all(name.startswith("resampled: ") for name, _ in tests.results)
 
 
-@pytest.mark.parametrize(("quick", "count"), [(True, 10_531), (False, 34_570)])
+@pytest.mark.parametrize(
+    ("quick", "count"), [(True, 10_531), pytest.param(False, 34_570, marks=pytest.mark.thorough)]
+)
 def test_a_training_under_two_secrets(parties, tmp_path, quick, count):
     tests = chance.Tests()
     resample_step.resampled(tmp_path, tests, quick)
@@ -118,12 +120,13 @@ def test_a_worker_who_does_not_hold_the_same(parties, tmp_path):
 
 
 def test_it_needs_no_syft(tmp_path):
-    """Nor do the errors: whoever has but a host's packages can run both."""
+    """Nor do the errors and the scenarios: whoever has but a host's packages can run all."""
     code = f"""
 import pathlib, sys
-from smpc.audit import chance, refusals, resample
-tests = chance.Tests()
-resample.resampled(pathlib.Path({str(tmp_path)!r}), tests, repeats=1)
+from smpc.audit import chance, refusals, resample, scenarios
+tests, folder = chance.Tests(), pathlib.Path({str(tmp_path)!r})
+resample.resampled(folder, tests, repeats=1)
+assert len(scenarios.training(folder)) == 1
 assert not tests.alarms() and not refusals.found_in() and "syft" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -80,7 +80,7 @@ def test_nothing_is_found(run):
 
 
 def test_nothing_is_found_with_other_options(parties, tmp_path):
-    options = ["--log-interval", "2", "--n-workers", "3", "--exact-truncation"]
+    options = ["--log-interval", "2", "--n-workers", "3", "--exact-truncation", "--epochs", "1"]
     command = [*SIZES, *options, "--out", str(tmp_path / "results")]
     run = subprocess.run(
         [sys.executable, "train_encrypted.py", *command], capture_output=True, text=True, check=True

@@ -8,6 +8,7 @@ import pytest
 from smpc.audit import ideal, simulator
 from smpc.audit.chance import LEVEL
 from smpc.audit.ideal_comparison import AndGates, Comparison, Select
+from smpc.audit.ideal_composed import Step
 from smpc.audit.ideal_truncation import (
     BrokenOff,
     ExactTruncation,
@@ -30,59 +31,113 @@ PROTOCOLS = 43  # on small rings
 TWO_OF_THREE = {
     f"worker{i} and worker{j}, of 3 workers" for i, j in itertools.combinations((1, 2, 3), 2)
 }
-MADE_ANEW = "two truncated products, made anew"
+# Of which the orchestrator's shares are samples, too.
+REVEALING = {
+    *("reveal", "truncation, revealed", "two truncated products", "two of each kind", "step"),
+}
 NOTHING = Held(lambda name: False)
+# By worker1: in both worlds every secret, the random values that it does not know, and the shares
+# that are not conditioned on.
+COMPARED = {
+    "product": 2 * 16**2 * 16**2 * 16,
+    "truncation by 2 of 4 bits": 2 * 16 * 16 * 16**2,
+    "truncation by 3 of 5 bits": 2 * 32 * 32 * 32**2,
+    "exact truncation by 3": 2 * 8 * 16 * 16**3,
+    "comparison": 2 * 15 * 16 * 2 * 2**6,
+    "step": 2 * 8**3 * 8 * 2**3 * 8,
+    "noise": 2 * 4**2 * 4**5,
+    "two truncations": 2 * 16**2 * 16**2,
+    "ReLU": 2 * 7 * 16 * 2 * 2**4 * 16,
+}
 
 
 def name_of(protocol):
     return protocol.name
 
 
-@pytest.fixture
-def half_as_many(monkeypatch):
-    """Of elements that are samples there are half as many as in the audit, but 512 at least, as it
-    has of three workers' programs: what is off by as much as shows in these still shows in all.
-    """
-    check_samples = simulator.check_samples
-
-    def fewer(protocol, n_workers, n_secrets, n, level):
-        return check_samples(protocol, n_workers, n_secrets, max(n // 2, 512), level)
-
-    monkeypatch.setattr(simulator, "check_samples", fewer)
+def calls():
+    """What `simulator.run_all` has compared: pairs (a function's name, its arguments)."""
+    made = []
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("check", "check_samples", "check_runs", "check_attempts"):
+            instead = lambda *args, name=name: made.append((name, args)) or []  # noqa: E731
+            patch.setattr(simulator, name, instead)
+        simulator.run_all()
+    return made
 
 
-def test_every_protocol_for_every_party(half_as_many):
-    results = simulator.run_all()
-    assert [result for result in results if not result.passed] == []
-    exact = {(r.protocol, r.party): r for r in results if r.method == "exact"}
-    assert len(exact) == PROTOCOLS * 4 + 1
-    assert {r.distance for r in exact.values()} == {0}
-    assert exact["sharing", OWNER].compared == 2 * 16**3
-    # every secret; the random values that each worker does not know; the shares not conditioned on
-    assert exact["product", "worker1"].compared == 2 * 16**2 * 16**2 * 16
-    assert exact["truncation by 2 of 4 bits", "worker1"].compared == 2 * 16 * 16 * 16**2
-    assert exact["truncation by 3 of 5 bits", "worker1"].compared == 2 * 32 * 32 * 32**2
-    assert exact["exact truncation by 3", "worker1"].compared == 2 * 8 * 16 * 16**3
-    assert exact["comparison", "worker1"].compared == 2 * 15 * 16 * 2 * 2**6
-    assert exact["step", "worker1"].compared == 2 * 8**3 * 8 * 2**3 * 8
-    assert exact["noise", "worker1"].compared == 2 * 4**2 * 4**5
-    assert exact["two truncations", "worker1"].compared == 2 * 16**2 * 16**2
-    assert exact["ReLU", "worker1"].compared == 2 * 7 * 16 * 2 * 2**4 * 16
-    sampled = {(r.protocol, r.party) for r in results if r.method == "statistical"}
+CALLS = calls()
+
+
+def sampled():
+    """Parameters: those calls that are of samples; `thorough`, but for one of each kind, are those
+    of three workers, those of few elements, and those of what is broken off."""
+    for name, args in CALLS:
+        if name == "check":
+            continue
+        protocol, *rest = args
+        kept = {
+            "check_samples": rest[0] == 2 or isinstance(protocol, Step),
+            "check_runs": rest[:2] == [65, 2],
+            "check_attempts": rest[0] == 2,
+        }[name]
+        about = f"{protocol.name}-{'-'.join(map(str, rest[:2]))}"
+        marks = [] if kept else [pytest.mark.thorough]
+        yield pytest.param(name, args, marks=marks, id=f"{name}-{about}")
+
+
+def test_everything_is_compared():
+    compared = {}
+    for name, args in CALLS:
+        compared.setdefault(name, []).append(args)
+    exactly = [(protocol.name, party) for protocol, party in compared["check"]]
+    assert len(exactly) == len({*exactly}) == PROTOCOLS * 4 + 1
+    assert {party for _, party in exactly} == {*WORKERS, PROVIDER, ORCHESTRATOR, OWNER}
     large = {protocol.name for protocol in simulator.large()}
-    assert {(name, who) for name in large for who in WORKERS} <= sampled
-    assert {(name, who) for name in large - {"comparison"} for who in TWO_OF_THREE} <= sampled
-    few = {f"step, arrays of {size}" for size in (1, 2, 3, 65)}
-    assert {(name, who) for name in few | {MADE_ANEW} for who in WORKERS} <= sampled
-    assert {
-        (name, who) for name in ("step, arrays of 1", MADE_ANEW) for who in TWO_OF_THREE
-    } <= sampled
-    assert (MADE_ANEW, PROVIDER) in sampled
-    revealed = {protocol for protocol, party in sampled if party == ORCHESTRATOR}
-    programs = {"two truncated products", "two of each kind", "step", MADE_ANEW, *few}
-    assert revealed == {"reveal", "truncation, revealed", *programs}
-    said = {(r.protocol, r.party) for r in results if r.method == "messages"}
-    assert {(name, who) for name in large for who in (PROVIDER, ORCHESTRATOR)} <= said
+    samples = {(protocol.name, n_workers) for protocol, n_workers, *_ in compared["check_samples"]}
+    assert samples == {(name, n) for name in large for n in (2, 3)} - {("comparison", 3)}
+    runs = {(protocol.name, *args) for protocol, *args, _, _ in compared["check_runs"]}
+    assert runs == {("step", size, 2) for size in (1, 2, 3, 65)} | {("step", 1, 3)}
+    assert [n_workers for _, n_workers, *_ in compared["check_attempts"]] == [2, 3]
+    levels = [args[-1] for name, args in CALLS if name != "check"]
+    assert sum(levels) <= LEVEL * (1 + 1e-9)
+
+
+@pytest.mark.parametrize(
+    "party",
+    ["worker1", pytest.param("worker2", marks=pytest.mark.thorough), PROVIDER, ORCHESTRATOR, OWNER],
+)
+def test_every_protocol_for_every_party(party):
+    every = [args for name, args in CALLS if name == "check"]
+    results = {args[0].name: simulator.check(*args) for args in every if args[1] == party}
+    assert [result for result in results.values() if not result.passed] == []
+    assert {(result.method, result.distance) for result in results.values()} == {("exact", 0)}
+    if party == OWNER:
+        assert results["sharing"].compared == 2 * 16**3
+    if party == "worker1":
+        assert {name: results[name].compared for name in COMPARED} == COMPARED
+
+
+@pytest.mark.parametrize(("name", "args"), [*sampled()])
+def test_samples_of_the_parties_own_ends(name, args):
+    """Of elements that are samples there are half as many as in the audit, but 512 at least, as it
+    has of three workers' programs: what is off by as much as shows in these still shows in all."""
+    if name == "check_samples":
+        protocol, n_workers, n_secrets, n, level = args
+        args = protocol, n_workers, n_secrets, max(n // 2, 512), level
+    results = getattr(simulator, name)(*args)
+    assert [result for result in results if not result.passed] == []
+    n_workers = args[2] if name == "check_runs" else args[1]
+    statistical = {r.party for r in results if r.method == "statistical"}
+    watching = {*WORKERS} if n_workers == 2 else TWO_OF_THREE
+    also = {PROVIDER, ORCHESTRATOR} if name == "check_attempts" else set()
+    if name == "check_runs" or args[0].name in REVEALING:
+        also = also | {ORCHESTRATOR}
+    if n_workers == 3:
+        also = {f"{who}, of 3 workers" for who in also}
+    assert statistical == watching | also
+    said = {r.party.split(",")[0] for r in results if r.method == "messages"}
+    assert said == ({PROVIDER, ORCHESTRATOR} if name == "check_samples" else set())
 
 
 def distance(protocol, party):

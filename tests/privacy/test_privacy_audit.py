@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy.stats import binom, binomtest, norm
 
+from benchmarks import training
 from benchmarks.privacy import __main__ as audit
 from benchmarks.privacy import bound, canaries, membership
 from smpc.privacy import twin
@@ -213,13 +214,13 @@ def test_a_bound_on_the_wrong_side_ends_with_1(
     rates = [membership.Rate(f, 0.1, 0.05, 0.2)._asdict() for f in audit.FALSE_POSITIVES]
     members = {"models": 4, "items": 5, "trained_on": 6, "right": 0.8, "rates": rates}
     members["curve"] = [[0.1, 1], [0.2, 1]]
-    monkeypatch.setattr(audit, "REPOSITORY", tmp_path)
-    (tmp_path / "results").mkdir()
+    monkeypatch.setattr(training, "REPOSITORY", tmp_path)
+    monkeypatch.setattr(audit, "RESULTS", tmp_path)
     monkeypatch.setattr(audit.mnist, "prepare", lambda _: None)
     monkeypatch.setattr(audit, "items_of", lambda *_, **__: (None, None))
     monkeypatch.setattr(audit, "attack_members", lambda epsilon, *_: members | {"epsilon": epsilon})
     monkeypatch.setattr(audit, "prove", found)
     assert audit.main() == status
     assert capsys.readouterr().out.count("WRONG") == status
-    assert (tmp_path / "results/privacy.json").exists()
-    assert (tmp_path / "results/privacy.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "privacy.json").exists()
+    assert (tmp_path / "privacy.png").read_bytes().startswith(b"\x89PNG")
