@@ -66,7 +66,9 @@ def dealt(monkeypatch):
 # ---- What is not broken --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("n_workers", [2, pytest.param(3, marks=pytest.mark.thorough), 5])
+@pytest.mark.parametrize(
+    "n_workers", [2, *(pytest.param(n, marks=pytest.mark.thorough) for n in (3, 5))]
+)
 def test_nothing_is_found_in_what_is_not_broken(recorded, n_workers):
     transcript = recorded(n_workers=n_workers)
     assert found_in(transcript) == []

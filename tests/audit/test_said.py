@@ -15,6 +15,7 @@ from smpc import report
 from smpc.audit import said
 from smpc.semi2k import storage
 
+DRAWN = {}
 SIZES = "--n-train-items 8 --batch-size 4 --n-test-items 8 --test-batch-size 8 --epochs 2".split()
 
 
@@ -57,6 +58,18 @@ class Said:
         change(record)
         path.write_text(json.dumps(record, indent=1, ensure_ascii=False))
         return self.found()
+
+
+@pytest.fixture(autouse=True)
+def each_picture_is_drawn_once(monkeypatch):
+    """Of what a record says; drawing it anew takes most of the time."""
+
+    def figure(run):
+        about = json.dumps([run.tests, run.twin])
+        return DRAWN[about] if about in DRAWN else DRAWN.setdefault(about, drawn(run))
+
+    drawn = report.Run._figure
+    monkeypatch.setattr(report.Run, "_figure", figure)
 
 
 @pytest.fixture(scope="module")

@@ -43,7 +43,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=200)
 @given(
     st.binary(max_size=64)
     | VALUES.map(msgpack.packb)

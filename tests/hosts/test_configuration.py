@@ -386,7 +386,7 @@ def mutations(draw):
     return bytes(content)
 
 
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=200)
 @given(mutations() | st.binary(max_size=200))
 @example("\n".join(LINES).encode())
 def test_a_mutated_file_is_read_or_refused_in_one_line(content):

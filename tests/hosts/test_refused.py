@@ -699,7 +699,9 @@ def mutated(chance, frame):
     return bytes(frame)
 
 
-@pytest.mark.parametrize("which", ["served", "any_program"])
+@pytest.mark.parametrize(
+    "which", ["served", pytest.param("any_program", marks=pytest.mark.thorough)]
+)
 def test_ten_thousand_random_and_mutated_messages(request, monkeypatch, which):
     """To alice and to the crypto provider, from all who speak to them; no session ends of it."""
     planned, n, chance = request.getfixturevalue(which), 5000, random.Random(11)

@@ -222,7 +222,7 @@ def at(number, fault):
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
-@pytest.mark.parametrize("n", [2, 3])
+@pytest.mark.parametrize("n", [2, pytest.param(3, marks=pytest.mark.thorough)])
 def test_a_fault_at_any_message_of_a_step(parties, n, fault):
     training = Training(parties.of(n))
     training.step().get()
