@@ -1,4 +1,4 @@
-# Each of these runs in .venv, which is made with the exact lock installed:
+# Each of these but lock runs in .venv, which is made with the exact lock installed:
 #
 #   make train            train_encrypted.py; its options in ARGS, as in make train ARGS="--epochs 2"
 #   make test             the tests, after the linter; make test-all: those marked thorough, too

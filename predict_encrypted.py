@@ -54,7 +54,7 @@ def parse_arguments(argv=None):
     return args
 
 
-def on_hosts(args):
+def clients_on_hosts(args):
     """The parties where each is on a host of its own, and the images at the clients."""
     from smpc.hosts.script import ForClients  # here, since only this needs gRPC
 
@@ -117,7 +117,7 @@ def predict_on_hosts(args, model, hosts):
 @process.in_order(PROGRAM)
 def main():
     args = parse_arguments()
-    hosts = on_hosts(args) if args.parties else None
+    hosts = clients_on_hosts(args) if args.parties else None
     model = Net(ACTIVATIONS[args.activation])
     if not args.write_plan:
         load_model(model, args.model)

@@ -9,7 +9,7 @@ a crypto provider supplies randomness. The network is trained with SGD on the MS
 precision on integers mod 2^64. Only the loss of each batch and the number of correct answers of
 each test are ever revealed, and the trained weights to their owner if --save-model asks for them.
 
-After the tutorial by Théo Ryffel, OpenMined (Apache-2.0).
+After the tutorial by Théo Ryffel, OpenMined (Apache-2.0); tutorial.ipynb explains it cell by cell.
 """
 
 import copy
@@ -29,7 +29,7 @@ import torch.optim as optim
 from torchvision import datasets, transforms
 
 from smpc import arguments, mnist, outputs, report
-from smpc import syft_binding as semi2k
+from smpc import syft_binding as semi2k  # puts the protocol, which is smpc/semi2k/, into syft
 from smpc.audit.transcript import Recorder
 from smpc.checkpoint import Checkpoint
 from smpc.hosts import on_hosts
@@ -38,9 +38,9 @@ from smpc.model import save_weights
 from smpc.privacy import with_privacy
 from smpc.twin import train_plain_twin
 
-# ---- 1. Arguments: the tutorial's, each an option; --help has them all --------------------------
+# ---- 1. Configuration: the tutorial's, each an option; --help has them all -----------------------
 
-ACTIVATIONS = {"relu": lambda x: F.relu(x), "quadratic": lambda x: x * x}  # syft replaces F.relu
+ACTIVATIONS = {"relu": lambda x: F.relu(x), "quadratic": lambda x: x * x}  # as syft replaces it
 
 
 class Arguments:
@@ -60,7 +60,7 @@ def parse_arguments(argv=None):
     return arguments.parse_training(argv, __doc__, Arguments, ACTIVATIONS)
 
 
-# ---- 2. The parties, simulated in this process unless they are on hosts of their own -------------
+# ---- The parties, simulated in this process unless they are on hosts of their own ----------------
 
 
 def connect_to_workers(hook, n_workers):
@@ -71,7 +71,7 @@ def connect_to_crypto_provider(hook):
     return sy.VirtualWorker(hook, id="crypto_provider")
 
 
-# ---- 3. Secret-shared data -----------------------------------------------------------------------
+# ---- 2. Secret-shared data -----------------------------------------------------------------------
 
 
 def get_data_loader(args, train):
@@ -93,7 +93,7 @@ def one_hot_of(index_tensor):
 
 def secret_share(tensor, args, workers, crypto_provider):
     """Transform to fixed precision and secret share a tensor."""
-    draw_as_the_tutorial(args, tensor.numel())  # to have its weights
+    draw_as_the_tutorial(args, tensor.numel())  # so that the weights are the tutorial's
     return tensor.fix_precision(precision_fractional=args.precision_fractional).share(
         *workers, crypto_provider=crypto_provider, protocol=args.protocol, requires_grad=True
     )
@@ -114,7 +114,7 @@ def get_private_data_loaders(args, workers, crypto_provider):
     )
 
 
-# ---- 4. The model --------------------------------------------------------------------------------
+# ---- 3. The model --------------------------------------------------------------------------------
 
 
 class Net(nn.Module):
@@ -133,7 +133,7 @@ class Net(nn.Module):
         return x
 
 
-# ---- 5. Training and testing ---------------------------------------------------------------------
+# ---- 4. Training and testing ---------------------------------------------------------------------
 
 
 def train(args, model, private_train_loader, optimizer, epoch, run):
@@ -190,7 +190,7 @@ def train_and_test(args, model, private_loaders, optimizer, run, checkpoint):
             test(args, model, private_loaders[1], epoch, run)
 
 
-# ---- 6. Running it, and the tutorial's discussion as a report ------------------------------------
+# ---- 5. The training, and 6. what the tutorial discusses, as a report ----------------------------
 
 
 @process.in_order("train_encrypted.py")
@@ -234,7 +234,7 @@ def main():
         if private:
             private.begin(run)
         train_and_test(args, model, private_loaders, optimizer, run, checkpoint)
-        saves = lambda: run.save(out), lambda: save_weights(args, model, run), recorder.save
+        saves = (lambda: run.save(out)), (lambda: save_weights(args, model, run)), recorder.save
         outputs.save(args, *saves)
         if hosts is None:
             train_twin = private.train_plain_twin if private else train_plain_twin

@@ -3,10 +3,11 @@
     make bench          # about eight minutes; prints one table, writes results/cost.json and .png
 
 Each system runs `train_encrypted.py` with the tutorial's arguments in a process of its own, with
-one thread. A message is what one party sends another, whatever it is for. The ratio is of the wall
-time of whole epochs of ten steps, everything within it, the losses that are revealed and printed
-too: a median over epochs, the first included. syft's own protocols fork a process for each core at
-every product, so that one thread suits them.
+one thread. A message is what one party sends another, whatever it is for. The ratios of the
+protocols are of the wall time of whole epochs of ten steps, everything within it, the losses that
+are revealed and printed too: a median over epochs, the first included; that to plain PyTorch is of
+a median step. syft's own protocols fork a process for each core at every product, so that one
+thread suits them.
 """
 
 import contextlib

@@ -18,7 +18,15 @@ if __name__ == "__main__":
 
 import train_encrypted as tutorial
 from smpc import mnist, report
-from smpc.arguments import Parser, check_digits, check_items, learning_rate, path, positive
+from smpc.arguments import (
+    Parser,
+    check_digits,
+    check_items,
+    check_seed,
+    learning_rate,
+    path,
+    positive,
+)
 from smpc.files import prepare_folder
 from smpc.loaders import PrivateLoader
 from smpc.twin import count_correct
@@ -47,6 +55,9 @@ def parse_arguments(argv=None):
     check_items(parser, "train", args.n_train_items, mnist.N_TRAIN, args.batch_size)
     check_items(parser, "test", args.n_test_items, mnist.N_TEST, args.test_batch_size)
     check_digits(parser, args.precision_fractional, "semi2k")
+    check_seed(parser, args.seed + args.epochs)  # `moved_batches` counts on from it
+    if not 0 < args.momentum < 1:
+        parser.error(f"--momentum {args.momentum:g}: use above 0 and below 1")
     args.protocol = "semi2k"
     return args
 

@@ -22,7 +22,15 @@ if __name__ == "__main__":
 import train_encrypted as tutorial
 from examples import convnet
 from smpc import report
-from smpc.arguments import Parser, add_hosts, check_digits, check_hosts, path, positive
+from smpc.arguments import (
+    Parser,
+    add_hosts,
+    check_digits,
+    check_hosts,
+    check_seed,
+    path,
+    positive,
+)
 from smpc.files import prepare_folder
 from smpc.hosts import on_hosts, tables
 from smpc.hosts.grammar import HOSPITALS
@@ -51,8 +59,7 @@ def parse_arguments(argv=None):
     check_hosts(parser, args)
     args.protocol, args.exact_truncation = "semi2k", False
     check_digits(parser, args.precision_fractional, args.protocol)
-    if not 0 <= args.seed < 2**63:
-        parser.error(f"--seed {args.seed}: use 0 to 2^63 - 1")
+    check_seed(parser, args.seed)
     return args
 
 

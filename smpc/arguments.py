@@ -1,4 +1,4 @@
-"""Command-line arguments that can only give a wrong result are refused here, in one line."""
+"""The options of train_encrypted.py. What can only give a wrong result is refused in one line."""
 
 import argparse
 import math
@@ -71,7 +71,7 @@ def check(parser: Parser, args: argparse.Namespace) -> argparse.Namespace:
 
     Args:
         parser: the one that they came from.
-        args: of `train_encrypted.parse_arguments`.
+        args: of `parse_training`.
     Returns:
         the same.
     """
@@ -91,8 +91,7 @@ def check(parser: Parser, args: argparse.Namespace) -> argparse.Namespace:
         parser.error("--resume: say with --checkpoint DIR what to go on from")
     if args.checkpoint and not semi2k:
         parser.error(f"--checkpoint: --protocol {args.protocol} has none, use semi2k")
-    if not 0 <= args.seed < 2**63:
-        parser.error(f"--seed {args.seed}: use 0 to 2^63 - 1")
+    check_seed(parser, args.seed)
     if args.protocol == "fss" and not compat.fss_is_available():
         parser.error(
             "--protocol fss needs shaloop, which has a wheel for x86-64 Linux alone: use another"
@@ -133,9 +132,18 @@ def parse_training(
     _add_tutorial(parser, values)
     add = parser.add_argument
     add("--activation", choices=list(activations), default="relu", help="of the hidden layers")
-    add("--protocol", choices=list(PRECISIONS), default="semi2k", help="see README.md")
-    add("--n-workers", type=int, default=2, help="that hold shares: 2 to 5 under semi2k")
-    add("--exact-truncation", action="store_true", help="semi2k: make no run anew; see docs/")
+    add(
+        "--protocol",
+        choices=list(PRECISIONS),
+        default="semi2k",
+        help="snn: SecureNN; fss: function secret sharing; see docs/options.md",
+    )
+    add("--n-workers", type=int, default=2, help="workers that hold shares: 2 to 5 under semi2k")
+    add(
+        "--exact-truncation",
+        action="store_true",
+        help="semi2k: make no run anew; see docs/protocol.md",
+    )
     add("--data-dir", type=path, default="./data", help="folder that holds MNIST/raw/")
     add("--out", type=path, default="results", help="folder for run.json and accuracy.png")
     add("--transcript", type=path, metavar="FILE", help="record what each party sees, for audit")
@@ -163,7 +171,7 @@ def _add_tutorial(parser, values):
     size = "test items a batch"
     add("--test-batch-size", type=count, default=default.test_batch_size, help=size)
     rates = {"type": positive(float), "nargs": "+", "default": [default.lr]}
-    add("--lr", **rates, help="of each epoch; the last stays")
+    add("--lr", **rates, help="learning rate; of several each is an epoch's")
     add("--seed", type=int, default=default.seed, help="seed of the initial weights")
     interval = "reveal the loss of every so many batches"
     add("--log-interval", type=count, default=default.log_interval, help=interval)
@@ -174,10 +182,20 @@ def _add_tutorial(parser, values):
 def add_privacy(parser: Parser):
     """Add a script's options for a training that is differentially private."""
     add = parser.add_argument
-    add("--private", type=positive(float), metavar="EPSILON", help="as docs/privacy.md guarantees")
-    add("--delta", type=positive(float), default=1e-5, help="of that guarantee")
-    add("--clip", type=positive(float), default=8.0, help="norm of an item's gradient, at most")
-    add("--momentum", type=float, default=0.0, help="of SGD, in a private training")
+    add(
+        "--private",
+        type=positive(float),
+        metavar="EPSILON",
+        help="of differential privacy: docs/privacy.md",
+    )
+    add("--delta", type=positive(float), default=1e-5, help="of --private")
+    add(
+        "--clip",
+        type=positive(float),
+        default=8.0,
+        help="--private: norm of an item's gradient, at most",
+    )
+    add("--momentum", type=float, default=0.0, help="--private: momentum of SGD")
 
 
 def _check_privacy(parser, args):
@@ -238,6 +256,12 @@ def check_training_on_hosts(parser: Parser, args: argparse.Namespace):
         parser.error("--write-plan: nothing is said that could be recorded, leave out --transcript")
     if args.resume and args.write_plan:
         parser.error("--write-plan: a plan is of a whole run, leave out --resume")
+
+
+def check_seed(parser: Parser, seed: int):
+    """Refuse a seed that torch's generator does not take."""
+    if not 0 <= seed < 2**63:
+        parser.error(f"--seed {seed}: use 0 to 2^63 - 1")
 
 
 def check_items(parser: Parser, name: str, items: int, available: int, batch_size: int):

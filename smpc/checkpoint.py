@@ -41,7 +41,7 @@ class Checkpoint:
 
     Args:
         args: of the script: `checkpoint` (folder or None), `checkpoint_every` (training steps),
-            `resume`, and `DEFINING`.
+            `resume`, `plan`, `write_plan`, `epochs`, `DEFINING`, and `OF_A_PRIVATE_RUN` of such.
     Raises:
         CheckpointError: the folder is in use; its checkpoint is damaged, another run's, or not
             to go on from, there being no `resume`; or with `resume` it is not a checkpoint's.
@@ -79,7 +79,9 @@ class Checkpoint:
         self.progress = storage.read(self.folder / "progress")
         self._check(self.progress["arguments"])
         if (done := len(self.progress["tests"])) > args.epochs:
-            raise CheckpointError(f"{self.folder} is of a run of {done} epochs: add --epochs")
+            raise CheckpointError(
+                f"{self.folder} is of a run of {done} epochs: use --epochs {done} or more"
+            )
 
     def _check_new(self, resume):
         """That nothing is lost if a run begins here; and if one is to be resumed, that it may have

@@ -30,8 +30,13 @@ def private_loader(
     return list(private) if len(loader.dataset) <= HELD_ITEMS else private
 
 
+def draw(n: int):
+    """Draw n numbers of 64 bits from torch's generator, and drop them."""
+    torch.empty(n, dtype=torch.int64).random_(-(2**63), 2**63 - 1)
+
+
 def draw_as_the_tutorial(args, n: int):
-    """Under semi2k, draw n numbers of 64 bits from torch's generator, for nothing. The tutorial's
+    """Under semi2k, draw n numbers of 64 bits from torch's generator, and drop them. The tutorial's
     masks come from it, before the weights do; semi2k's come from the operating system."""
     if args.protocol == "semi2k":
-        torch.empty(n, dtype=torch.int64).random_(-(2**63), 2**63 - 1)
+        draw(n)

@@ -28,7 +28,7 @@ from smpc.semi2k.storage import CheckpointError
 PUBLISHED = (227, 360, 401, 424, 449, 464, 469, 474, 481, 488)
 PUBLISHED_ITEMS = 640
 FILES = ("run.json", "accuracy.png")
-VERSION = 1  # of run.json: of docs/run.schema.json, which says what is in it
+VERSION = 1  # of docs/run.schema.json, which says what is in run.json
 VERSIONS_OF = ("syft", "torch", "torchvision", "numpy", "protobuf")
 
 
@@ -183,7 +183,8 @@ class Run:
         self.after_step()
 
     def tested(self, epoch: int, correct: float, items: int, start_time: float):
-        """Record a test pass, and the memory that this process, which is all parties, holds.
+        """Record a test pass, and the memory that this process holds, which is all
+        parties unless they are on hosts of their own.
 
         Args:
             correct: how many answers are; `start_time`: of the pass, by `time.time`.

@@ -4,7 +4,6 @@ import ast
 import pathlib
 import re
 
-import nbformat
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -29,14 +28,12 @@ def definitions(source):
 
 @pytest.fixture(scope="module")
 def counted():
-    """Definition -> how many lines the notebook's has, and how many of these the script has."""
-    notebook = nbformat.read(ROOT / "tutorial.ipynb", as_version=4)
-    cells = (cell.source for cell in notebook.cells if cell.cell_type == "code")
+    """Definition -> how many lines the tutorial's has, and how many of these the script has."""
     script = (ROOT / "train_encrypted.py").read_text()
     everywhere = {line for each in definitions(script).values() for line in each}
     return {
         name: (len(of_one), sum(line in everywhere for line in of_one))
-        for name, of_one in definitions("\n".join(cells)).items()
+        for name, of_one in definitions((ROOT / "tests" / "tutorial.txt").read_text()).items()
     }
 
 

@@ -291,9 +291,11 @@ def made_weights(seed, drawn, linear, digits):
     """
     import torch  # only who has weights to make needs it
 
+    from smpc.loaders import draw
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        torch.empty(drawn, dtype=torch.int64).random_(-(2**63), 2**63 - 1)
+        draw(drawn)
         layers = [torch.nn.Linear(*sizes) for sizes in linear]
     parameters = [p.detach() for layer in layers for p in layer.parameters()]
     return [(p * 10**digits).long().numpy() for p in parameters]
