@@ -310,7 +310,7 @@ def test_a_checkpoint_of_more_epochs(run):
     kept.begin(model, record)
     record.tests += [{"epoch": 1}, {"epoch": 2}]
     kept.save(model, record)
-    with pytest.raises(CheckpointError, match="is of a run of 2 epochs: add --epochs"):
+    with pytest.raises(CheckpointError, match="is of a run of 2 epochs: use --epochs 2 or more"):
         run(resume=True, epochs=1)
 
 

@@ -19,7 +19,9 @@ class SmallNet(torch.nn.Module):
         return self.fc2(F.relu(self.fc1(x)))
 
 
-@pytest.mark.parametrize("protocol", ["semi2k", "snn", "fss"])
+@pytest.mark.parametrize(
+    "protocol", ["semi2k", "snn", pytest.param("fss", marks=pytest.mark.thorough)]
+)
 def test_gradients(parties, share, protocol):
     generator = torch.Generator().manual_seed(0)
     data = torch.randn(4, 6, generator=generator)

@@ -104,6 +104,7 @@ def task_module():
     return module
 
 
+@pytest.mark.thorough
 def test_the_task_that_a_run_leaves_is_the_one_it_ran(tmp_path):
     """In numpy alone: the plain losses and count from the weights and items that peers read."""
     figures = peers.run("semi2k", tmp_path / "semi2k.npz")

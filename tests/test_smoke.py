@@ -24,7 +24,7 @@ def run(*arguments):
     [
         ("semi2k", 6, 5),
         ("snn", 4, 4),  # a batch of syft's own takes seconds
-        ("fss", 4, 4),
+        pytest.param("fss", 4, 4, marks=pytest.mark.thorough),
         *(pytest.param(name, 6, 5, marks=pytest.mark.thorough) for name in ("snn", "fss")),
     ],
 )

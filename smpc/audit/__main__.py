@@ -61,18 +61,26 @@ class Audit(NamedTuple):
     simulated: list
 
 
-def run_all(quick, folder):
+def stock():
+    """syft's own protocols that there are here."""
+    return ("snn", "fss") if compat.fss_is_available() else ("snn",)
+
+
+def run_all(quick, folder, beside=None):
     """Everything that the audit does: an `Audit`.
 
     Args:
         quick: leave the simulators out, and what takes as long; train on 8 items in place of 64.
         folder: for the transcripts, a pathlib.Path.
+        beside: syft's own protocols that are recorded and attacked, too; None: all of `stock`.
     """
+    protocols = (*(stock() if beside is None else beside), "semi2k")
     tests, simulated, alone = chance.Tests(), [], folder / "small"
     alone.mkdir()
-    with ThreadPoolExecutor(1) as beside:  # what the script runs is in processes of its own
-        recorded = beside.submit(record_protocols, folder, *((8, 2) if quick else (64, 4)))
-        trained = None if quick else beside.submit(scenarios.script, folder)
+    with ThreadPoolExecutor(1) as other:  # what the script runs is in processes of its own
+        sizes = (8, 2) if quick else (64, 4)
+        recorded = other.submit(record_protocols, folder, protocols, *sizes)
+        trained = None if quick else other.submit(scenarios.script, folder)
         findings = [*small.findings(alone, tests, quick)]
         resample_step.resampled(alone, tests, quick)
         if not quick:
@@ -95,13 +103,12 @@ def run_all(quick, folder):
     return Audit(rows, truth, [*findings, *tests.findings()], tests, simulated)
 
 
-def record_protocols(folder, n_train, n_test):
-    """Have the script train a step and test a batch under each protocol, and under semi2k once more
+def record_protocols(folder, protocols, n_train, n_test):
+    """Have the script train a step and test a batch under each of these, and under semi2k once more
     with privacy: a list of `scenarios.Run`."""
     sizes = ["--epochs", 1, "--seed", SEED]
     sizes += ["--n-train-items", n_train, "--batch-size", n_train]
     sizes += ["--n-test-items", n_test, "--test-batch-size", n_test]
-    protocols = ["snn", "fss", "semi2k"] if compat.fss_is_available() else ["snn", "semi2k"]
     runs = {protocol: ("--protocol", protocol) for protocol in protocols}
     runs["private"] = scenarios.PRIVATE
     return [

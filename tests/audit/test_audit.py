@@ -8,7 +8,6 @@ import struct
 import numpy as np
 import pytest
 
-from smpc import compat
 from smpc.audit import (
     PROGRAM,
     Finding,
@@ -26,14 +25,20 @@ from smpc.audit.ledger import Ledger
 from smpc.audit.transcript import WORKERS, Transcript
 
 PRIVATE = "semi2k, private"
-STOCK = ("snn", "fss") if compat.fss_is_available() else ("snn",)
+STOCK = pytest.param(command.stock(), marks=pytest.mark.thorough, id="beside snn and fss")
+
+
+@pytest.fixture(scope="module", params=[pytest.param((), id="semi2k alone"), STOCK])
+def stock(request):
+    """Those of syft's own protocols that are audited, too."""
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def audited(parties, tmp_path_factory):
+def audited(parties, stock, tmp_path_factory):
     """The `Audit` in its quick form, and the folder with its transcripts."""
     folder = tmp_path_factory.mktemp("audit")
-    return command.run_all(True, folder), folder
+    return command.run_all(True, folder, stock), folder
 
 
 @pytest.fixture(scope="module")
@@ -46,20 +51,23 @@ def results(audited):
     }
 
 
-def test_stock_leaks_and_semi2k_does_not(audited, results):
+def test_stock_leaks_and_semi2k_does_not(stock, audited, results):
     audit, _ = audited
     assert audit.findings == []
     assert audit.tests.count > 100_000
     assert audit.tests.alarms() == []
     succeeded = {key for key, result in results.items() if result.succeeded}
     differences, seed = "differences of what is compared", "masks from the seed"
-    assert succeeded == {
+    of_snn = {
         *(("snn", worker, differences, "hidden values") for worker in WORKERS),
-        *((stock, worker, seed, "images") for stock in STOCK for worker in WORKERS),
         ("snn", "crypto_provider", "comparison results, up to a flip", "signs"),
+    }
+    assert succeeded == {
+        *(of_snn if stock else ()),
+        *((protocol, worker, seed, "images") for protocol in stock for worker in WORKERS),
         *(
-            (stock, "me", "unmasked products", secret)
-            for stock in STOCK
+            (protocol, "me", "unmasked products", secret)
+            for protocol in stock
             for secret in ("images", "labels", "weights")
         ),
     }
@@ -68,9 +76,9 @@ def test_stock_leaks_and_semi2k_does_not(audited, results):
 def test_every_attack_is_made_on_semi2k(results):
     """Each secret is looked for in each view that has anything; and two have nothing at all: no
     masked value comes to the provider, nor to the orchestrator."""
-    for run in ("semi2k", PRIVATE):
-        made = {key[1:] for key in results if key[0] == run}
-        assert made >= {key[1:] for key in results if key[0] == "snn"}
+    made = [{key[1:] for key in results if key[0] == run} for run in ("semi2k", PRIVATE)]
+    assert made[0] == made[1] >= {key[1:] for key in results if key[0] == "snn"}
+    assert len(made[0]) > 15
     for (protocol, party, *_), result in results.items():
         nothing = party == "crypto_provider" and protocol != "snn"
         nothing = nothing or (party == "me" and protocol.startswith("semi2k"))
@@ -78,6 +86,7 @@ def test_every_attack_is_made_on_semi2k(results):
         assert report.recovered(result).endswith(": no value received") == nothing
 
 
+@pytest.mark.parametrize("stock", [STOCK], indirect=True)
 def test_an_attack_that_fails_on_stock_is_a_failure(results):
     found = [results["snn", "me", "unmasked products", s] for s in ("images", "labels")]
     assert checks.shortfalls("snn", "me", found) == [
@@ -162,12 +171,13 @@ def test_numpys_generator_is_torchs():
     assert np.array_equal(seeded, drawn.numpy().view(np.uint64))
 
 
-def test_table_record_and_picture(audited):
+def test_table_record_and_picture(stock, audited):
     audit, _ = audited
     lines = report.table(audit.rows).split("\n")
-    assert len(lines) == 2 + 4 * len((*STOCK, "semi2k", PRIVATE))
-    assert "| snn | orchestrator |" in lines[2]
-    assert f"images: {8 * 784:,} of {8 * 784:,} pixels right" in lines[2]
+    assert len(lines) == 2 + 4 * len((*stock, "semi2k", PRIVATE))
+    if stock:
+        assert "| snn | orchestrator |" in lines[2]
+        assert f"images: {8 * 784:,} of {8 * 784:,} pixels right" in lines[2]
     for run in ("semi2k", PRIVATE):  # a loss, or how many layers are too large; and a count
         orchestrator = next(x for x in lines if f"{run} | orchestrator" in x)
         assert "revealed 32 B | 0 B |" in orchestrator
@@ -243,7 +253,7 @@ def test_the_command(audited, monkeypatch, tmp_path, capsys):
     assert capsys.readouterr().err == "FAILED openings: opened twice\n"
 
 
-def test_a_recorded_run_is_audited(audited, capsys, fails):
+def test_a_recorded_run_is_audited(stock, audited, capsys, fails):
     """As it is in the audit: the same attacks recover as much, and nothing is found."""
     recorded = audited[-1] / "semi2k.jsonl"
     with pytest.raises(SystemExit) as ended:
@@ -253,8 +263,11 @@ def test_a_recorded_run_is_audited(audited, capsys, fails):
     rows = [row for row in audited[0].rows if report.run_of(row[0]) == "semi2k"]
     assert len(rows) == 4
     assert printed.out.startswith(report.table(rows) + "\n")
-    line = fails(PROGRAM, lambda: command.main([str(audited[-1] / "snn.jsonl")]))
-    assert line.endswith("snn.jsonl is of snn, and the rules are those of semi2k\n")
+    for protocol in stock:
+        line = fails(
+            PROGRAM, lambda path=audited[-1] / f"{protocol}.jsonl": command.main([str(path)])
+        )
+        assert line.endswith(f"is of {protocol}, and the rules are those of semi2k\n")
 
 
 # ---- chance

@@ -119,6 +119,7 @@ def test_a_worker_who_does_not_hold_the_same(parties, tmp_path):
         resample.tell_apart("nothing", *recorded, WORKERS[:1], chance.Tests())
 
 
+@pytest.mark.thorough
 def test_it_needs_no_syft(tmp_path):
     """Nor do the errors and the scenarios: whoever has but a host's packages can run all."""
     code = f"""

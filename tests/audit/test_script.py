@@ -18,6 +18,7 @@ def trained_by_script(tmp_path_factory):
     return scenarios.script(tmp_path_factory.mktemp("script"))
 
 
+@pytest.mark.thorough
 def test_the_script_trains_and_goes_on_from_its_checkpoint(trained_by_script):
     (before, after), *_ = [[run.transcript for run in runs] for runs in trained_by_script]
     losses_and_counts, weights = 2 * (3 + 1), 784 * 128 + 128 + 128 * 64 + 64 + 64 * 10 + 10
@@ -33,6 +34,7 @@ def test_the_script_trains_and_goes_on_from_its_checkpoint(trained_by_script):
     }
 
 
+@pytest.mark.thorough
 def test_the_script_trains_exactly(trained_by_script):
     _, (run,), _ = trained_by_script
     exact = run.transcript
@@ -42,6 +44,7 @@ def test_the_script_trains_exactly(trained_by_script):
     assert ["above_zero" in ops for ops in by_run] == [False, False, True]
 
 
+@pytest.mark.thorough
 def test_the_script_trains_privately(trained_by_script):
     *_, (run,) = trained_by_script
     noises = instructions(run.transcript, "noise")
@@ -52,6 +55,7 @@ def test_the_script_trains_privately(trained_by_script):
     assert "Loss" not in run.stdout
 
 
+@pytest.mark.thorough
 def test_a_journal_that_says_more(trained_by_script):
     *_, (run,) = trained_by_script
     arguments = run.transcript.arguments
@@ -64,6 +68,7 @@ def test_a_journal_that_says_more(trained_by_script):
     assert run.left() == []
 
 
+@pytest.mark.thorough
 def test_what_the_script_leaves(trained_by_script):
     """Nothing but what it was to; and what it prints is what is looked at."""
     for run in itertools.chain.from_iterable(trained_by_script):

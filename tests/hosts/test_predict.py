@@ -122,6 +122,7 @@ def test_prediction_on_hosts(prepared):
     assert "labels" not in told
 
 
+@pytest.mark.thorough
 def test_a_client_is_not_called_for_a_training(prepared, tmp_path):
     """With a plan, and without one, when it is up for what comes after it."""
     hosts = prepared

@@ -657,6 +657,7 @@ def settled(count, most):
     return all(n <= m for n, m in zip(count(), most, strict=True))
 
 
+@pytest.mark.thorough
 def test_refused_calls_leave_nothing_behind(served):
     def refused(n):
         with served.dial("alice", "bob") as bob, served.dial("alice") as server:
