@@ -166,7 +166,7 @@ def picture(truth, rows):
     }
     protocols = list(dict.fromkeys(protocol for protocol, *_ in found))
     figure = Figure(figsize=(11, 0.92 * len(LINES)))
-    axes = figure.subplots(len(LINES), len(protocols))
+    axes = figure.subplots(len(LINES), len(protocols), squeeze=False)
     for axis, (label, party, _) in zip(axes[:, 0], LINES, strict=True):
         weight = "bold" if party is None else "normal"
         place = {"transform": axis.transAxes, "ha": "right", "va": "center"}
