@@ -68,6 +68,7 @@ def test_signals_while_training(tmp_path, number):
     assert_saved(out, checkpoint)
 
 
+@pytest.mark.thorough
 def test_a_signal_to_the_processes_that_syft_forks_as_well(tmp_path):
     """As timeout(1) and systemd send it: the script does not wait for those that are gone."""
     sizes = "--epochs 99 --n-train-items 4 --batch-size 2 --n-test-items 2 --test-batch-size 2"
