@@ -238,7 +238,8 @@ def recorded(network, results, losses):
 def row(one, rows):
     """A line of the table; `one` of the record's rows, by itself and among all."""
     network, place, system = (one[name] for name in ("network", "place", "system"))
-    (ours,) = (r for r in rows if (*r.values(),)[:3] == (network, place, PROCESSES))
+    here = (r for r in rows if (r["network"], r["place"]) == (network, place))
+    (ours,) = (r for r in here if r["system"] == PROCESSES)
     cells = [network, "–" if system == ONE_PROCESS else place]
     cells += [f"**{system}**" if system == PROCESSES else system]
     if "unavailable" in one:

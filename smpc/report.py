@@ -183,8 +183,8 @@ class Run:
         self.after_step()
 
     def tested(self, epoch: int, correct: float, items: int, start_time: float):
-        """Record a test pass, and the memory that this process holds, which is all
-        parties unless they are on hosts of their own.
+        """Record a test pass, and the memory that this process holds, which is all parties unless
+        they are on hosts of their own.
 
         Args:
             correct: how many answers are; `start_time`: of the pass, by `time.time`.

@@ -61,26 +61,25 @@ class Audit(NamedTuple):
     simulated: list
 
 
-def stock():
+def available():
     """syft's own protocols that there are here."""
     return ("snn", "fss") if compat.fss_is_available() else ("snn",)
 
 
-def run_all(quick, folder, beside=None):
+def run_all(quick, folder, stock):
     """Everything that the audit does: an `Audit`.
 
     Args:
         quick: leave the simulators out, and what takes as long; train on 8 items in place of 64.
         folder: for the transcripts, a pathlib.Path.
-        beside: syft's own protocols that are recorded and attacked, too; None: all of `stock`.
+        stock: those of syft's own protocols that are recorded and attacked, too.
     """
-    protocols = (*(stock() if beside is None else beside), "semi2k")
     tests, simulated, alone = chance.Tests(), [], folder / "small"
     alone.mkdir()
-    with ThreadPoolExecutor(1) as other:  # what the script runs is in processes of its own
+    with ThreadPoolExecutor(1) as beside:  # what the script runs is in processes of its own
         sizes = (8, 2) if quick else (64, 4)
-        recorded = other.submit(record_protocols, folder, protocols, *sizes)
-        trained = None if quick else other.submit(scenarios.script, folder)
+        recorded = beside.submit(record_protocols, folder, (*stock, "semi2k"), *sizes)
+        trained = None if quick else beside.submit(scenarios.script, folder)
         findings = [*small.findings(alone, tests, quick)]
         resample_step.resampled(alone, tests, quick)
         if not quick:
@@ -220,7 +219,7 @@ def main(argv=None):
         for file in (out / "audit.json", out / "audit.png"):
             check_writable(file)
     with tempfile.TemporaryDirectory() as folder:
-        audit = run_all(False, pathlib.Path(folder))
+        audit = run_all(False, pathlib.Path(folder), available())
     with named(f"--out {args.out}"):
         write_whole(
             out / "audit.json", (json.dumps(report.as_json(audit), indent=1) + "\n").encode()

@@ -22,7 +22,7 @@ from smpc.hosts.grammar import PREDICTION, TRAINING
 from smpc.hosts.owners import Items, OwnersLoader
 from smpc.hosts.parts import PREDICT, SHAPES
 from smpc.hosts.planning import Planning, plan_of
-from smpc.loaders import draw_as_the_tutorial
+from smpc.loaders import draw
 from smpc.semi2k.owner import Owner, batch_label
 from smpc.semi2k.session import Session
 from smpc.semi2k.tensor import Parties, semi2k_tensor_in
@@ -151,7 +151,7 @@ class OnHosts(Hosts):
         if held and self._script == TRAINING:
             # draw what the script draws for its loaders and masks, to have its weights
             n = 1 + n_items * sum(math.prod(item) for item in self._shapes[which].values())
-            draw_as_the_tutorial(self.args, n)
+            draw(n)
             self._drawn += n
         return loader
 

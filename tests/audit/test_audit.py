@@ -25,7 +25,7 @@ from smpc.audit.ledger import Ledger
 from smpc.audit.transcript import WORKERS, Transcript
 
 PRIVATE = "semi2k, private"
-STOCK = pytest.param(command.stock(), marks=pytest.mark.thorough, id="beside snn and fss")
+STOCK = pytest.param(command.available(), marks=pytest.mark.thorough, id="beside snn and fss")
 
 
 @pytest.fixture(scope="module", params=[pytest.param((), id="semi2k alone"), STOCK])
@@ -238,7 +238,7 @@ def test_what_a_private_step_reveals(audited):
 def test_the_command(audited, monkeypatch, tmp_path, capsys):
     """Prints the table, writes both files, and ends with 1 if anything failed."""
     outcome = [audited[0]]
-    monkeypatch.setattr(command, "run_all", lambda quick, folder: outcome[0])
+    monkeypatch.setattr(command, "run_all", lambda quick, folder, stock: outcome[0])
     with pytest.raises(SystemExit) as ended:
         command.main(["--out", str(tmp_path)])
     assert ended.value.code == 0
